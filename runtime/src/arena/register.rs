@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 use std::{
+    alloc::{self, Layout},
+    collections::HashMap,
     ffi::c_void,
     ptr,
     sync::{Mutex, PoisonError},
@@ -17,10 +19,12 @@ use ort::{
     sys::{OrtAllocator, OrtMemoryInfo},
 };
 
-use super::FreeList;
+use super::{ALIGNMENT, FreeList};
 
 /// Address ranges that are tried, bytes; only touched pages take memory.
-const RESERVATIONS: [usize; 4] = [64 << 30, 16 << 30, 4 << 30, 1 << 30];
+const RESERVATIONS: [usize; 5] = [64 << 30, 16 << 30, 4 << 30, 1 << 30, 256 << 20];
+/// Share of a limit on the address space that the range may take: the rest of the process needs some, too.
+const SHARE_OF_LIMIT: u64 = 2;
 
 /// How far the arena was filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +39,18 @@ pub struct Usage {
 #[repr(C)]
 struct Arena {
     interface: OrtAllocator,
-    info: MemoryInfo<'static>,
+    /// What [`describe`] tells; none in tests without a library.
+    info: Option<MemoryInfo<'static>>,
     /// Address of the start of the range. Blocks are handed out by address; Rust never reads or writes them.
     base: usize,
-    list: Mutex<FreeList>,
+    blocks: Mutex<Blocks>,
     _range: MmapMut,
+}
+
+/// Blocks within the range, and those that the system's allocator gave because the range was full.
+struct Blocks {
+    list: FreeList,
+    outside: HashMap<usize, Layout>,
 }
 
 /// An arena that ONNX Runtime uses. It lives as long as the process: sessions may outlast any owner.
@@ -49,8 +60,9 @@ pub struct Registration(&'static Arena);
 impl Registration {
     /// How far it was filled.
     pub fn usage(&self) -> Usage {
-        let list = self.0.list.lock().unwrap_or_else(PoisonError::into_inner);
-        Usage { in_use: list.in_use(), high_water: list.high_water() }
+        let blocks = self.0.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let outside: usize = blocks.outside.values().map(Layout::size).sum();
+        Usage { in_use: blocks.list.in_use() + outside, high_water: blocks.list.high_water() }
     }
 }
 
@@ -60,8 +72,10 @@ impl Registration {
 /// # Errors
 /// If no address range can be had or ONNX Runtime refuses the allocator; sessions then go without.
 pub fn register(environment: &Environment) -> Result<Registration, String> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current.unwrap_or(u64::MAX);
+    let fits = |length: &&usize| **length as u64 <= limit / SHARE_OF_LIMIT;
     let reserve = |&length: &usize| MmapOptions::new().len(length).no_reserve_swap().map_anon().ok();
-    let mut range = RESERVATIONS.iter().find_map(reserve).ok_or("no address range is free")?;
+    let mut range = RESERVATIONS.iter().filter(fits).find_map(reserve).ok_or("no address range is free")?;
     let info = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)
         .map_err(|e| e.to_string())?;
     // SAFETY: the default is a plain struct of empty callbacks and the version that was compiled against.
@@ -69,9 +83,14 @@ pub fn register(environment: &Environment) -> Result<Registration, String> {
     interface.Alloc = Some(allocate);
     interface.Free = Some(release);
     interface.Info = Some(describe);
-    interface.Reserve = Some(reserve_block);
-    let list = Mutex::new(FreeList::new(range.len()));
-    let arena = Box::new(Arena { interface, info, base: range.as_mut_ptr().expose_provenance(), list, _range: range });
+    let blocks = Mutex::new(Blocks { list: FreeList::new(range.len()), outside: HashMap::new() });
+    let arena = Box::new(Arena {
+        interface,
+        info: Some(info),
+        base: range.as_mut_ptr().expose_provenance(),
+        blocks,
+        _range: range,
+    });
     // Never freed: ONNX Runtime may call it until the process ends.
     let arena: &'static Arena = Box::leak(arena);
     let pointer = ptr::from_ref(arena).cast_mut().cast::<OrtAllocator>();
@@ -93,16 +112,26 @@ unsafe fn arena<'a>(this: *const OrtAllocator) -> &'a Arena {
     unsafe { &*this.cast::<Arena>() }
 }
 
+/// A block of at least `size` bytes. ONNX Runtime writes to what it is given without a look, so that a null
+/// pointer is no answer: what does not fit in the range comes from the system, and a system without memory
+/// ends the process with a message.
 unsafe extern "system" fn allocate(this: *mut OrtAllocator, size: usize) -> *mut c_void {
     // SAFETY: ONNX Runtime passes the registered pointer.
     let arena = unsafe { arena(this) };
-    let offset = arena.list.lock().unwrap_or_else(PoisonError::into_inner).allocate(size);
-    offset.map_or(ptr::null_mut(), |offset| ptr::with_exposed_provenance_mut(arena.base + offset))
-}
-
-unsafe extern "system" fn reserve_block(this: *const OrtAllocator, size: usize) -> *mut c_void {
-    // SAFETY: as for `allocate`, which only reads through the pointer.
-    unsafe { allocate(this.cast_mut(), size) }
+    let mut blocks = arena.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(offset) = blocks.list.allocate(size) {
+        return ptr::with_exposed_provenance_mut(arena.base + offset);
+    }
+    let Ok(layout) = Layout::from_size_align(size.max(1), ALIGNMENT) else {
+        alloc::handle_alloc_error(Layout::new::<Arena>())
+    };
+    // SAFETY: the size is not zero.
+    let block = unsafe { alloc::alloc(layout) };
+    if block.is_null() {
+        alloc::handle_alloc_error(layout);
+    }
+    blocks.outside.insert(block.expose_provenance(), layout);
+    block.cast()
 }
 
 unsafe extern "system" fn release(this: *mut OrtAllocator, block: *mut c_void) {
@@ -111,12 +140,57 @@ unsafe extern "system" fn release(this: *mut OrtAllocator, block: *mut c_void) {
     }
     // SAFETY: ONNX Runtime passes the registered pointer.
     let arena = unsafe { arena(this) };
-    let offset = block.addr().wrapping_sub(arena.base);
-    // A block that is not ours is left alone: an unknown offset changes nothing.
-    arena.list.lock().unwrap_or_else(PoisonError::into_inner).release(offset);
+    let mut blocks = arena.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+    match blocks.outside.remove(&block.addr()) {
+        // SAFETY: the block came from `alloc` with this layout, and is forgotten by this call.
+        Some(layout) => unsafe { alloc::dealloc(block.cast(), layout) },
+        // A block that is not ours is left alone: an unknown offset changes nothing.
+        None => _ = blocks.list.release(block.addr().wrapping_sub(arena.base)),
+    }
 }
 
 unsafe extern "system" fn describe(this: *const OrtAllocator) -> *const OrtMemoryInfo {
     // SAFETY: ONNX Runtime passes the registered pointer.
-    unsafe { arena(this) }.info.ptr()
+    unsafe { arena(this) }.info.as_ref().map_or(ptr::null(), MemoryInfo::ptr)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An arena with a range of `length` bytes that no ONNX Runtime knows.
+    fn alone(length: usize) -> Option<Arena> {
+        let mut range = MmapOptions::new().len(length).map_anon().ok()?;
+        // SAFETY: the struct is plain, and its callbacks are not called.
+        let interface: OrtAllocator = unsafe { std::mem::zeroed() };
+        let base = range.as_mut_ptr().expose_provenance();
+        let blocks = Mutex::new(Blocks { list: FreeList::new(length), outside: HashMap::new() });
+        Some(Arena { interface, info: None, base, blocks, _range: range })
+    }
+
+    #[test]
+    fn a_full_range_goes_on_outside() -> Result<(), &'static str> {
+        const LENGTH: usize = 1 << 16;
+        let arena = alone(LENGTH).ok_or("no memory")?;
+        let this = ptr::from_ref(&arena).cast_mut().cast::<OrtAllocator>();
+        let sizes = [100, LENGTH / 2, LENGTH, 0, 3 * LENGTH, LENGTH / 4];
+        // SAFETY: `this` is an arena, and every block is written within its size and released once.
+        unsafe {
+            let blocks: Vec<*mut c_void> = sizes.iter().map(|&size| allocate(this, size)).collect();
+            for (i, (&block, &size)) in blocks.iter().zip(&sizes).enumerate() {
+                assert!(!block.is_null() && block.addr().is_multiple_of(ALIGNMENT));
+                block.cast::<u8>().write_bytes(i as u8, size);
+            }
+            for (i, (&block, &size)) in blocks.iter().zip(&sizes).enumerate() {
+                let bytes = std::slice::from_raw_parts(block.cast::<u8>(), size);
+                assert!(bytes.iter().all(|&b| b == i as u8));
+            }
+            assert_eq!(arena.blocks.lock().map(|b| b.outside.len()).unwrap_or(0), 2);
+            blocks.into_iter().for_each(|block| release(this, block));
+            release(this, ptr::null_mut());
+        }
+        let blocks = arena.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!((blocks.list.in_use(), blocks.outside.len()), (0, 0));
+        Ok(())
+    }
 }
