@@ -1,9 +1,10 @@
 //! Checkpoints: everything that an adaptation needs to go on to the same result.
 //!
 //! A directory with `checkpoint.postcard` (where the run stands; names the other file and its
-//! SHA-256) and `parameters-<step>.safetensors` (gamma, beta and the optimiser's state of every
-//! BatchNorm). The parameters are written first and the small file renamed over the old one
-//! last, so that a kill at any moment leaves a checkpoint that is whole: the old or the new.
+//! SHA-256) and `parameters-<step>-<digest>.safetensors` (gamma, beta and the optimiser's state of every
+//! BatchNorm). The parameters are written first, under a name that no other contents have, and the small
+//! file renamed over the old one last, so that a kill at any moment leaves a checkpoint that is whole: the
+//! old or the new.
 
 use std::{
     collections::HashMap,
@@ -24,7 +25,9 @@ use crate::{
 /// Name of the file that says where a run stands.
 pub const STATE_FILE: &str = "checkpoint.postcard";
 const MAGIC: [u8; 8] = *b"NASBNCKP";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
+/// Starts, and ends, the name of a file of parameters.
+const PARAMETERS: (&str, &str) = ("parameters-", ".safetensors");
 const MAX_STATE_BYTES: u64 = 1 << 20;
 const MAX_PARAMETER_BYTES: u64 = 4 << 30;
 
@@ -94,6 +97,7 @@ struct State {
     parameters_sha256: [u8; 32],
     options: AdaptOptions,
     progress: Progress,
+    environment: String,
 }
 
 /// A checkpoint in memory.
@@ -103,6 +107,8 @@ pub struct Checkpoint {
     pub options: AdaptOptions,
     /// Where it stands.
     pub progress: Progress,
+    /// What computed it, in words: library and threads. Others may round otherwise.
+    pub environment: String,
     /// Gamma and beta.
     pub parameters: BnParameters,
     /// Momenta.
@@ -121,16 +127,18 @@ impl Checkpoint {
             move |source| CheckpointError::Io { path, source }
         };
         fs::create_dir_all(directory).map_err(io(directory))?;
-        let name = format!("parameters-{}.safetensors", self.progress.step);
+        let bytes = self.tensors(layout, directory)?;
+        let digest: [u8; 32] = Sha256::digest(&bytes).into();
+        let name = parameters_name(self.progress.step, &digest);
         let path = directory.join(&name);
-        let bytes = self.tensors(layout, &path)?;
         atomic::write(&path, &bytes).map_err(io(&path))?;
         let state = State {
             bundle,
             parameters_file: name.clone(),
-            parameters_sha256: Sha256::digest(&bytes).into(),
+            parameters_sha256: digest,
             options: self.options.clone(),
             progress: self.progress.clone(),
+            environment: self.environment.clone(),
         };
         let path = directory.join(STATE_FILE);
         let body = postcard::to_allocvec(&state)
@@ -179,6 +187,18 @@ impl Checkpoint {
     /// # Errors
     /// See [`CheckpointError`].
     pub fn read(directory: &Path, bundle: [u8; 32], layout: &Layout) -> Result<Self, CheckpointError> {
+        /// Times that a run may replace its checkpoint while it is read.
+        const TRIES: u32 = 20;
+        for _ in 1..TRIES {
+            match Self::read_once(directory, bundle, layout) {
+                Err(CheckpointError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        Self::read_once(directory, bundle, layout)
+    }
+
+    fn read_once(directory: &Path, bundle: [u8; 32], layout: &Layout) -> Result<Self, CheckpointError> {
         let path = directory.join(STATE_FILE);
         let bytes = match read_bounded(&path, MAX_STATE_BYTES) {
             Err(CheckpointError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -203,8 +223,7 @@ impl Checkpoint {
         if state.bundle != bundle {
             return Err(CheckpointError::OtherBundle(directory.to_owned()));
         }
-        let plain = state.parameters_file.starts_with("parameters-") && !state.parameters_file.contains(['/', '\\']);
-        if !plain {
+        if !is_parameters_name(&state.parameters_file) {
             return Err(damaged(&path, "it names a file that is not its own"));
         }
         let path = directory.join(&state.parameters_file);
@@ -214,7 +233,8 @@ impl Checkpoint {
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&path, &e.to_string()))?;
         let (parameters, optimizer) = read_tensors(&tensors, &state.options, layout, &path)?;
-        Ok(Self { options: state.options, progress: state.progress, parameters, optimizer })
+        let State { options, progress, environment, .. } = state;
+        Ok(Self { options, progress, environment, parameters, optimizer })
     }
 }
 
@@ -275,14 +295,47 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, CheckpointError> {
     fs::read(path).map_err(io)
 }
 
+/// Name of a file of parameters; other contents have another one.
+fn parameters_name(step: u64, digest: &[u8; 32]) -> String {
+    let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}{step}-{digest}{}", PARAMETERS.0, PARAMETERS.1)
+}
+
+/// Whether [`parameters_name`] gives such names.
+fn is_parameters_name(name: &str) -> bool {
+    let middle = name.strip_prefix(PARAMETERS.0).and_then(|rest| rest.strip_suffix(PARAMETERS.1));
+    let parts = middle.and_then(|middle| middle.split_once('-'));
+    parts.is_some_and(|(step, digest)| {
+        !step.is_empty()
+            && step.bytes().all(|b| b.is_ascii_digit())
+            && digest.len() == 16
+            && digest.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
 /// Removes parameter files that no checkpoint names any more. One that cannot be removed only takes room.
 fn remove_older(directory: &Path, current: &str) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("parameters-") && name.ends_with(".safetensors") && name != current {
+        if is_parameters_name(&name) && name != current {
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_parameters_are_told_from_a_users_own() {
+        assert!(is_parameters_name(&parameters_name(22, &[0xab; 32])));
+        assert_ne!(parameters_name(22, &[0xab; 32]), parameters_name(22, &[0xac; 32]));
+        for name in ["parameters-best.safetensors", "parameters-22.safetensors", "parameters-22-0123.safetensors"] {
+            assert!(!is_parameters_name(name), "{name}");
+        }
+        assert!(!is_parameters_name("parameters-2-../..aaaaaaaaaaa.safetensors"));
     }
 }

@@ -186,6 +186,13 @@ pub fn arena_usage() -> Option<Usage> {
     loaded.as_ref()?.arena.map(|arena| arena.usage())
 }
 
+/// The library in use and its threads, in words; none if nothing was loaded. Two that differ may round otherwise.
+pub fn in_use() -> Option<String> {
+    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Loaded { library, threads, .. } = loaded.as_ref()?;
+    Some(format!("ONNX Runtime 1.{} with {threads} threads on {}", library.minor, env::consts::ARCH))
+}
+
 /// Loads `library` and starts ONNX Runtime with one pool of `threads` threads for all sessions.
 /// A process has one environment: a second call must name the same library and thread count.
 ///

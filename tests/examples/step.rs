@@ -73,6 +73,7 @@ fn main() {
         data: String::new(),
         augment: false,
         lean: options.memory == MemoryMode::Lean,
+        fused: options.lowering == Lowering::Fused,
     };
     let initial = BnParameters::initial(network.layout());
     let mut trainer = Trainer::new(&network, adapt, initial);

@@ -283,6 +283,7 @@ impl Curve {
             data: String::new(),
             augment: false,
             lean: memory == MemoryMode::Lean,
+            fused: lowering == Lowering::Fused,
         };
         let mut start = BnParameters::initial(network.layout());
         start.gamma.fill(number(&self.fixture["start"]["gamma"]) as f32);

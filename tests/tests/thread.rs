@@ -236,15 +236,72 @@ fn a_path_that_the_space_does_not_have_gets_the_nearest_one() {
 }
 
 #[test]
-fn a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint() {
+fn training_that_diverges_stops_and_keeps_the_last_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("c");
-    let wild = ["--epochs", "30", "--rate", "1e30", "--clip-norm", "0", "--warmup-epochs", "20"];
-    let ran = adapt(&out, &[&wild[..], &["--checkpoint-steps", "1"]].concat());
-    let ran = ran.fails(4, "the last good checkpoint is kept");
-    assert!(ran.stderr.contains("--find-rate"), "{}", ran.stderr);
+    adapt(&out, &["--epochs", "1"]).ok();
+    let (before, metrics) = (state(&out), fs::read(out.join("metrics.jsonl")).unwrap());
+    // As many steps as the checkpoint that is there, and steps so long that numbers overflow, or do not quite.
+    for rate in ["1e6", "1e5"] {
+        let wild = ["--epochs", "1", "--force", "--rate", rate, "--clip-norm", "0", "--checkpoint-steps", "1"];
+        let ran = adapt(&out, &wild).fails(2, "the last checkpoint");
+        assert!(ran.stderr.contains("--find-rate") && ran.stderr.contains("--force"), "{}", ran.stderr);
+        assert!(state(&out) == before, "the old checkpoint changed");
+    }
+    assert!(fs::read(out.join("metrics.jsonl")).unwrap() == metrics, "the old metrics changed");
+    adapt(&dir.path().join("new"), &["--epochs", "1", "--rate", "1e6", "--clip-norm", "0"])
+        .fails(2, "no checkpoint was written yet");
     let arguments = ["score", "--bundle", text(bundle()), "--checkpoint", text(&out), "--data", "digits"];
     run("nasbn", &[&arguments[..], &["--random", "1", "--no-validation", "--out", "-"]].concat()).ok();
+}
+
+#[test]
+fn an_interrupted_run_saves_and_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    let options = ["--epochs", "6", "--checkpoint-steps", "1"];
+    adapt(&whole, &options).ok();
+    let mut arguments = vec!["adapt", "--bundle", text(bundle()), "--data", "digits", "--threads", "1", "--quiet"];
+    arguments.extend(["--out", text(&cut)]);
+    arguments.extend(options);
+    let mut child = Command::new(program("nasbn")).args(&arguments).stdout(Stdio::null()).spawn().unwrap();
+    while !cut.join("checkpoint.postcard").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    // What a killed process may leave, and what is a user's own.
+    fs::write(cut.join(".checkpoint.postcard.nasbn-x1"), "").unwrap();
+    fs::write(cut.join("parameters-best.safetensors"), "mine").unwrap();
+    arguments.push("--resume");
+    run("nasbn", &arguments).ok();
+    assert_eq!(fs::read(cut.join("parameters-best.safetensors")).unwrap(), b"mine");
+    fs::remove_file(cut.join("parameters-best.safetensors")).unwrap();
+    assert!(state(&whole) == state(&cut), "the resumed run differs");
+    // Nobody listening is no reason to stop.
+    let deaf = fs::File::options().write(true).open("/dev/full").unwrap();
+    let loud: Vec<&str> = arguments.iter().copied().filter(|a| *a != "--quiet").collect();
+    assert!(Command::new(program("nasbn")).args(&loud).stderr(deaf).stdout(Stdio::null()).status().unwrap().success());
+    arguments.extend(["--graphs", "portable"]);
+    run("nasbn", &arguments).fails(2, "fused was true, is false");
+}
+
+#[test]
+fn equal_networks_are_trained_and_written_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (typed, canonical) = (dir.path().join("typed"), dir.path().join("canonical"));
+    adapt(&typed, &["--epochs", "1", "--path", "22012001"]).ok();
+    adapt(&canonical, &["--epochs", "1", "--path", "22012010"]).ok();
+    assert!(state(&typed) == state(&canonical), "one network was trained in two ways");
+    let subnet = |path: &str| {
+        let out = dir.path().join(path);
+        let more = ["--path", path, "--json"];
+        let ran = with_checkpoint("subnet", &out, &more).ok();
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(report["path"], "22012010");
+        fs::read(out.join("subnet.onnx")).unwrap()
+    };
+    assert!(subnet("22012001") == subnet("22012010"));
 }
 
 #[test]

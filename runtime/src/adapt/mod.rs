@@ -18,6 +18,7 @@ use crate::{
     checkpoint::Checkpoint,
     engine::EngineError,
     network::Network,
+    ort_library,
     parameters::{BnParameters, Statistics},
 };
 use optimizer::{Optimizer, Rule, Schedule, gradient_norm};
@@ -50,12 +51,14 @@ pub struct AdaptOptions {
     pub path: Option<Path>,
     /// Seed of paths, order of images and augmentation.
     pub seed: u64,
-    /// What `--data` said.
+    /// Fingerprint of the images.
     pub data: String,
     /// Random crops and flips.
     pub augment: bool,
     /// Whether activations are recomputed (which may change the last bits).
     pub lean: bool,
+    /// Whether the CPU's fused operators are trained with (which may change the last bits).
+    pub fused: bool,
 }
 
 /// Where a run stands.
@@ -90,13 +93,16 @@ pub enum AdaptError {
     /// A graph failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The loss or a gradient is infinite or not a number. The step was not taken.
-    #[error("the loss became {loss} at step {step} (learning rate {rate}); the last good checkpoint is kept")]
+    /// A number that is infinite or not a number, or a parameter larger than any network has. After a step
+    /// with such a parameter, the trainer must not be used any more; otherwise the step was not taken.
+    #[error("{what} became {value:e} at step {step} (learning rate {rate})")]
     NonFinite {
+        /// What the number is.
+        what: &'static str,
+        /// The number.
+        value: f64,
         /// Number of the step, from 1.
         step: u64,
-        /// The loss.
-        loss: f32,
         /// Learning rate of the step.
         rate: f32,
         /// A rate to try instead.
@@ -114,6 +120,10 @@ pub fn path_rng(seed: u64) -> ChaCha8Rng {
     rng
 }
 
+/// Gamma and beta beyond this have diverged: after a BatchNorm activations are of order one, and trained
+/// ones stay within tens.
+pub const LARGEST_PARAMETER: f32 = 1e6;
+
 /// Stream of the path sampler; data and weights use others.
 const PATH_STREAM: u64 = 0x7061_7468;
 
@@ -129,6 +139,7 @@ pub struct Trainer {
     gradients: BnParameters,
     statistics: Statistics,
     slots: Vec<usize>,
+    environment: String,
 }
 
 impl Trainer {
@@ -138,12 +149,12 @@ impl Trainer {
         let fair = (options.sampling == Sampling::Fair && options.path.is_none())
             .then(|| FairSampler::new(network.supernet()));
         let progress = Progress { step: 0, stream: 0, fair };
-        Self::resume(network, Checkpoint { options, progress, parameters, optimizer })
+        Self::resume(network, Checkpoint { options, progress, environment: String::new(), parameters, optimizer })
     }
 
     /// A run from where a checkpoint stands.
     pub fn resume(network: &Network, checkpoint: Checkpoint) -> Self {
-        let Checkpoint { options, progress, parameters, optimizer } = checkpoint;
+        let Checkpoint { options, progress, parameters, optimizer, .. } = checkpoint;
         let mut rng = path_rng(options.seed);
         rng.set_word_pos(progress.stream);
         Self {
@@ -155,6 +166,7 @@ impl Trainer {
             gradients: BnParameters::zeros(network.layout()),
             statistics: Statistics::standard(network.layout()),
             slots: Vec::new(),
+            environment: ort_library::in_use().unwrap_or_default(),
             options,
         }
     }
@@ -174,6 +186,7 @@ impl Trainer {
         Checkpoint {
             options: self.options.clone(),
             progress: Progress { step: self.step, stream: self.rng.get_word_pos(), fair: self.fair.clone() },
+            environment: self.environment.clone(),
             parameters: self.parameters.clone(),
             optimizer: self.optimizer.clone(),
         }
@@ -199,7 +212,8 @@ impl Trainer {
     /// Takes one step on a mini-batch: images `[N, C, H, W]`, class indices `[N]`.
     ///
     /// # Errors
-    /// If a graph fails, or loss or gradients are not finite; parameters are then as before.
+    /// If a graph fails, or loss or gradients are not finite; parameters are then as before. If parameters
+    /// outgrow [`LARGEST_PARAMETER`], the trainer must not be used any more.
     pub fn step(
         &mut self,
         network: &mut Network,
@@ -229,9 +243,12 @@ impl Trainer {
         self.slots.clear();
         self.slots.extend(network.layout().path(network.supernet(), &path));
         let norm = gradient_norm(network.layout(), &self.slots, &self.gradients);
-        if !loss.is_finite() || !norm.is_finite() {
-            let suggested_rate = self.options.schedule.peak / 10.0;
-            return Err(AdaptError::NonFinite { step: self.step + 1, loss, rate, suggested_rate });
+        // Beyond a rate of 1 training leaves the road even where it begins well.
+        let suggested_rate = (self.options.schedule.peak / 10.0).min(1.0);
+        for (what, value) in [("the loss", f64::from(loss)), ("the norm of the gradients", norm)] {
+            if !value.is_finite() {
+                return Err(AdaptError::NonFinite { what, value, step: self.step + 1, rate, suggested_rate });
+            }
         }
         let scale = match self.options.clip_norm {
             Some(limit) if norm > f64::from(limit) => (f64::from(limit) / norm) as f32,
@@ -239,6 +256,19 @@ impl Trainer {
         };
         self.optimizer.step(network.layout(), &self.slots, &mut self.parameters, &self.gradients, rate, scale);
         self.step += 1;
+        if let Some(value) = self.diverged(network) {
+            let (what, value) = ("a BatchNorm parameter", f64::from(value));
+            return Err(AdaptError::NonFinite { what, value, step: self.step, rate, suggested_rate });
+        }
         Ok(StepReport { step: self.step, path, loss, rate, gradient_norm: norm })
+    }
+
+    /// A parameter of the last step's path that no network has.
+    fn diverged(&self, network: &Network) -> Option<f32> {
+        let wild = |values: &[f32]| values.iter().copied().find(|v| v.is_nan() || v.abs() > LARGEST_PARAMETER);
+        self.slots.iter().find_map(|&slot| {
+            let range = network.layout().slots()[slot].range.clone();
+            wild(&self.parameters.gamma[range.clone()]).or_else(|| wild(&self.parameters.beta[range]))
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{BufWriter, Write},
+    io::{self, Write},
     path::{Path as FsPath, PathBuf},
     sync::atomic::Ordering,
     time::Instant,
@@ -23,7 +23,8 @@ use crate::{
         optimizer::{Rule, Schedule},
         rate::find_rate,
     },
-    checkpoint::{Checkpoint, STATE_FILE},
+    atomic,
+    checkpoint::{Checkpoint, CheckpointError, STATE_FILE},
     data::{LoaderOptions, Part, Prefetcher, TrainLoader},
     parameters::BnParameters,
 };
@@ -32,6 +33,8 @@ use crate::{
 const METRICS_FILE: &str = "metrics.jsonl";
 /// Name of the file that a running adaptation holds locked.
 const LOCK_FILE: &str = ".lock";
+/// No rate is larger: at the usual ones parameters move by less than one a step.
+const LARGEST_RATE: f32 = 1e6;
 /// Batches that are made ahead of their use.
 const PREFETCH: usize = 4;
 
@@ -99,12 +102,12 @@ pub struct AdaptArgs {
     /// Peak learning rate [default: 1 for sgd, 0.02 for adam]
     #[arg(long)]
     rate: Option<f32>,
-    /// Momentum of sgd
-    #[arg(long, default_value_t = 0.9)]
-    momentum: f32,
-    /// Epochs over which the rate rises to its peak
-    #[arg(long, default_value_t = 1.0)]
-    warmup_epochs: f32,
+    /// Momentum of sgd [default: 0.9]
+    #[arg(long)]
+    momentum: Option<f32>,
+    /// Epochs over which the rate rises to its peak [default: 1, or a fifth of a run of less than five]
+    #[arg(long)]
+    warmup_epochs: Option<f32>,
     /// Keep the rate at its peak instead of letting it fall along a cosine
     #[arg(long)]
     constant_rate: bool,
@@ -115,7 +118,7 @@ pub struct AdaptArgs {
     #[arg(long, value_enum, default_value_t = SamplingArg::Uniform)]
     sampling: SamplingArg,
     /// Train only this path
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "sampling")]
     path: Option<String>,
     /// Seed of paths, order of images and augmentation
     #[arg(long, default_value_t = 0)]
@@ -190,13 +193,19 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     let per_epoch = loader.steps_per_epoch();
     let options = options(&args, &session, per_epoch, data.fingerprint())?;
     if !quiet {
-        eprintln!("data: {}", data.description());
+        output::words(format_args!("data: {}", data.description()));
     }
     if args.find_rate {
         let batches = data.fixed_batches(Part::Train, args.batch as usize, 16.min(per_epoch as usize), args.seed)?;
         return search_rate(&mut session, options, &batches, &args.output);
     }
     let total = options.schedule.total;
+    if args.resume && !state.exists() {
+        return Err(CheckpointError::Missing(args.out.clone()).into());
+    }
+    fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
+    let _lock = lock(&args.out)?;
+    atomic::remove_leftovers(&args.out, &[STATE_FILE, METRICS_FILE, "parameters-"]);
     let mut trainer = match args.resume {
         false => {
             let initial = BnParameters::initial(session.network.layout());
@@ -204,9 +213,7 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         }
         true => resume(&session, &args.out, &options)?,
     };
-    fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
-    let _lock = lock(&args.out)?;
-    let mut metrics = Metrics::open(&args.out.join(METRICS_FILE), trainer.steps())?;
+    let (mut metrics, losses) = Metrics::open(&args.out.join(METRICS_FILE), trainer.steps(), per_epoch)?;
     let interrupted = setup::interrupted();
     let bar = output::bar(total, quiet);
     bar.set_position(trainer.steps());
@@ -214,7 +221,8 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     let started = Instant::now();
     let first_step = trainer.steps();
     let mut epoch_losses = Vec::new();
-    let (mut sum, mut count) = (0.0f64, 0u32);
+    // An epoch that was begun before counts as a whole.
+    let (mut sum, mut count) = (losses.iter().map(|&loss| f64::from(loss)).sum::<f64>(), losses.len() as u32);
     let mut prefetcher = Prefetcher::start(loader, first_step..total, PREFETCH)?;
     while let Some(batch) = prefetcher.next() {
         let batch = batch?;
@@ -225,8 +233,13 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         let report = match result {
             Ok(report) => report,
             Err(error) => {
-                metrics.flush()?;
-                return Err(error.into());
+                bar.finish_and_clear();
+                metrics.flush_if_begun()?;
+                let failure = Failure::from(error);
+                return Err(match state.exists() {
+                    true => failure.and(format!("the last checkpoint in {} is kept", args.out.display())),
+                    false => failure.and("no checkpoint was written yet"),
+                });
             }
         };
         metrics.write(&report, session.network.supernet(), per_epoch, images_per_s)?;
@@ -271,7 +284,7 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     };
     if args.output.json {
         output::json(&summary)?;
-    } else {
+    } else if !quiet {
         let last = summary.epoch_losses.last().map_or(String::new(), |l| format!(", loss {l:.4} in the last epoch"));
         output::line(format!(
             "{}: {} steps{last}, {:.1} s, {:.0} images/s",
@@ -302,21 +315,45 @@ fn lock(directory: &FsPath) -> Result<File, Failure> {
 fn check(args: &AdaptArgs) -> Result<(), Failure> {
     let positive = |name: &str, value: f32| match value.is_finite() && value > 0.0 {
         true => Ok(()),
-        false => Err(Failure::usage(format!("{name} must be a number above 0, not {value}"))),
+        false => Err(Failure::usage(format!("{name} must be a number above 0, not {value}"))
+            .hint("`nasbn adapt --find-rate` looks for one")),
     };
     if let Some(rate) = args.rate {
         positive("--rate", rate)?;
     }
-    if !(0.0..1.0).contains(&args.momentum) {
-        return Err(Failure::usage(format!("--momentum must be 0 or more and below 1, not {}", args.momentum)));
+    if args.rate.is_some_and(|rate| rate > LARGEST_RATE) {
+        return Err(Failure::usage(format!("--rate must be at most {LARGEST_RATE:e}"))
+            .hint("`nasbn adapt --find-rate` looks for one"));
     }
-    if !(args.warmup_epochs.is_finite() && args.warmup_epochs >= 0.0) {
-        return Err(Failure::usage(format!("--warmup-epochs must be 0 or more, not {}", args.warmup_epochs)));
+    match (args.optimizer, args.momentum) {
+        (Optimizer::Adam, Some(_)) => {
+            return Err(Failure::usage("--momentum is for sgd; adam has its own").hint("leave one of them out"));
+        }
+        (_, Some(momentum)) if !(0.0..1.0).contains(&momentum) => {
+            return Err(Failure::usage(format!("--momentum must be 0 or more and below 1, not {momentum}"))
+                .hint("0.9 is usual"));
+        }
+        _ => {}
+    }
+    let warmup = warmup_epochs(args);
+    if !(warmup >= 0.0 && warmup <= args.epochs as f32) {
+        return Err(Failure::usage(format!(
+            "--warmup-epochs must be from 0 to {} (--epochs), not {warmup}",
+            args.epochs
+        ))
+        .hint("1 is usual: the rate then rises over the first epoch"));
     }
     if !(args.clip_norm.is_finite() && args.clip_norm >= 0.0) {
-        return Err(Failure::usage(format!("--clip-norm must be 0 or more, not {}", args.clip_norm)));
+        return Err(
+            Failure::usage(format!("--clip-norm must be 0 or more, not {}", args.clip_norm)).hint("0 is for never")
+        );
     }
     Ok(())
+}
+
+/// Epochs of the warm-up: short runs must get to their peak rate, too.
+fn warmup_epochs(args: &AdaptArgs) -> f32 {
+    args.warmup_epochs.unwrap_or((args.epochs as f32 / 5.0).min(1.0))
 }
 
 fn options(
@@ -326,17 +363,20 @@ fn options(
     fingerprint: String,
 ) -> Result<AdaptOptions, Failure> {
     let (rule, usual) = match args.optimizer {
-        Optimizer::Sgd => (Rule::Sgd { momentum: args.momentum }, 1.0),
+        Optimizer::Sgd => (Rule::Sgd { momentum: args.momentum.unwrap_or(0.9) }, 1.0),
         Optimizer::Adam => (Rule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }, 0.02),
     };
-    let path = args.path.as_deref().map(|text| setup::path(session.network.supernet(), text)).transpose()?;
+    let supernet = session.network.supernet();
+    // Equal networks are one: what is trained are the BatchNorms that scores and searches look at.
+    let path = args.path.as_deref().map(|text| Ok::<_, Failure>(supernet.canonical(&setup::path(supernet, text)?)));
+    let path = path.transpose()?;
     Ok(AdaptOptions {
         epochs: args.epochs,
         batch: args.batch,
         rule,
         schedule: Schedule {
             peak: args.rate.unwrap_or(usual),
-            warmup: (f64::from(args.warmup_epochs) * per_epoch as f64) as u64,
+            warmup: (f64::from(warmup_epochs(args)) * per_epoch as f64) as u64,
             total: u64::from(args.epochs) * per_epoch,
             cosine: !args.constant_rate,
         },
@@ -350,6 +390,7 @@ fn options(
         data: fingerprint,
         augment: !args.no_augment,
         lean: matches!(args.memory, Memory::Lean),
+        fused: session.network.options().lowering == Lowering::Fused,
     })
 }
 
@@ -373,7 +414,13 @@ fn resume(session: &setup::Session, directory: &FsPath, options: &AdaptOptions) 
         ))
         .hint("repeat the options of the first run, or start anew in another --out"));
     }
-    Ok(Trainer::resume(&session.network, checkpoint))
+    let before = checkpoint.environment.clone();
+    let trainer = Trainer::resume(&session.network, checkpoint);
+    let now = trainer.checkpoint().environment;
+    if before != now {
+        log::warn!("begun with {before}, goes on with {now}: the last bits may differ from an uninterrupted run");
+    }
+    Ok(trainer)
 }
 
 fn search_rate(
@@ -404,28 +451,39 @@ fn search_rate(
     Ok(Exit::Done)
 }
 
-/// metrics.jsonl, cut back to the step that is resumed from.
+/// metrics.jsonl, cut back to the step that is resumed from. A new run replaces an older run's file only
+/// when it has its first checkpoint to write.
 struct Metrics {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: Option<File>,
+    pending: String,
 }
 
 impl Metrics {
-    fn open(path: &FsPath, steps: u64) -> Result<Self, Failure> {
-        let kept = match (steps, fs::read_to_string(path)) {
-            (0, _) => String::new(),
-            (_, Ok(text)) => {
-                let whole = |line: &&str| {
-                    let step = serde_json::from_str::<serde_json::Value>(line).ok().and_then(|v| v["step"].as_u64());
-                    step.is_some_and(|step| step <= steps)
-                };
-                text.lines().take_while(whole).map(|line| format!("{line}\n")).collect()
-            }
-            (_, Err(_)) => String::new(),
+    /// The file at `path`, and the losses so far of an epoch that is begun after `steps` steps.
+    fn open(path: &FsPath, steps: u64, per_epoch: u64) -> Result<(Self, Vec<f32>), Failure> {
+        let failed = |e: io::Error| Failure::file(path, &e);
+        let text = match fs::read_to_string(path) {
+            _ if steps == 0 => String::new(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(failed)?,
         };
-        crate::atomic::write(path, kept.as_bytes()).map_err(|e| Failure::file(path, &e))?;
-        let file = File::options().append(true).open(path).map_err(|e| Failure::file(path, &e))?;
-        Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
+        let (mut pending, mut losses) = (String::new(), Vec::new());
+        for line in text.lines() {
+            let Ok(metric) = serde_json::from_str::<serde_json::Value>(line) else { break };
+            let Some(step) = metric["step"].as_u64().filter(|&step| step <= steps) else { break };
+            if step > steps - steps % per_epoch.max(1) {
+                losses.extend(metric["loss"].as_f64().map(|loss| loss as f32));
+            }
+            pending += line;
+            pending.push('\n');
+        }
+        Ok((Self { path: path.to_owned(), file: None, pending }, losses))
+    }
+
+    /// What training that failed had to tell, unless the file is still an older run's.
+    fn flush_if_begun(&mut self) -> Result<(), Failure> {
+        if self.file.is_some() { self.flush() } else { Ok(()) }
     }
 
     fn write(
@@ -444,11 +502,21 @@ impl Metrics {
             gradient_norm: report.gradient_norm,
             images_per_s: (images_per_s * 10.0).round() / 10.0,
         };
-        let line = serde_json::to_string(&metric).map_err(|e| Failure::usage(e.to_string()))?;
-        writeln!(self.file, "{line}").map_err(|e| Failure::file(&self.path, &e))
+        self.pending += &serde_json::to_string(&metric).map_err(|e| Failure::usage(e.to_string()))?;
+        self.pending.push('\n');
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        self.file.flush().map_err(|e| Failure::file(&self.path, &e))
+        let failed = |e: io::Error| Failure::file(&self.path, &e);
+        match &mut self.file {
+            Some(file) => file.write_all(self.pending.as_bytes()).map_err(failed)?,
+            None => {
+                atomic::write(&self.path, self.pending.as_bytes()).map_err(failed)?;
+                self.file = Some(File::options().append(true).open(&self.path).map_err(failed)?);
+            }
+        }
+        self.pending.clear();
+        Ok(())
     }
 }

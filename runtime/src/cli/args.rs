@@ -48,7 +48,7 @@ pub struct OutputArgs {
     /// Print the result as JSON on stdout
     #[arg(long)]
     pub json: bool,
-    /// No progress and no words on stderr but errors
+    /// No words but errors, no progress; with --json only the JSON
     #[arg(long)]
     pub quiet: bool,
 }

@@ -42,6 +42,12 @@ impl Failure {
         Self { exit: Exit::Usage, message: message.to_string(), hint: None, quiet: false }
     }
 
+    /// With more to say after the message.
+    pub fn and(mut self, more: impl fmt::Display) -> Self {
+        self.message += &format!("; {more}");
+        self
+    }
+
     /// With another exit status.
     pub fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
@@ -77,9 +83,9 @@ impl Failure {
     /// Says it on stderr and gives the exit status.
     pub fn report(&self) -> Exit {
         if !self.quiet {
-            eprintln!("error: {}", self.message);
+            super::output::words(format_args!("error: {}", self.message));
             if let Some(hint) = &self.hint {
-                eprintln!("hint: {hint}");
+                super::output::words(format_args!("hint: {hint}"));
             }
         }
         self.exit
@@ -130,8 +136,10 @@ impl From<AdaptError> for Failure {
                 other => Self::usage(other),
             },
             AdaptError::NonFinite { suggested_rate, .. } => {
-                let hint = format!("try --rate {suggested_rate}, or `nasbn adapt --find-rate`");
-                Self::usage(&error).with_exit(Exit::Stopped).hint(hint)
+                let hint = format!(
+                    "start again with --force and --rate {suggested_rate}, or a rate from `nasbn adapt --find-rate`"
+                );
+                Self::usage(&error).hint(hint)
             }
             AdaptError::NoPath(_) => Self::usage(&error),
         }

@@ -32,9 +32,14 @@ pub fn bar(length: u64, quiet: bool) -> ProgressBar {
     bar
 }
 
+/// Says a line on stderr; nobody listening is no failure.
+pub fn words(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Says a line on stderr above the bar.
 pub fn say(bar: &ProgressBar, quiet: bool, text: &str) {
     if !quiet {
-        bar.suspend(|| eprintln!("{text}"));
+        bar.suspend(|| words(text));
     }
 }
