@@ -13,6 +13,7 @@ use nasbn_models::Path;
 
 use crate::{
     atomic,
+    data::Normaliser,
     parameters::{BnParameters, Layout, Statistics},
 };
 
@@ -45,7 +46,8 @@ impl BnSource for Source<'_> {
 
 /// Makes the files of `path`: a standalone inference network with BatchNorm folded, its unfolded
 /// parameters, and the definition with which it is trained elsewhere (a timm `arch_def` where the
-/// space has one). `metadata` is added to the network's.
+/// space has one). `metadata` is added to the network's, and how its images are normalised is told in both
+/// the network and the definition.
 ///
 /// # Errors
 /// If the path is none of the space, or its statistics are not finite.
@@ -55,16 +57,24 @@ pub fn files(
     path: &Path,
     parameters_of: &BnParameters,
     statistics: &Statistics,
+    input: &Normaliser,
     metadata: &[(String, String)],
 ) -> Result<SubnetFiles, SubnetError> {
     let source = Source { layout, parameters: parameters_of, statistics };
     let supernet = &bundle.manifest().supernet;
     let mut description = definition(supernet, path);
-    if let (Some(object), Some(timm)) = (description.as_object_mut(), timm_arch_def(supernet, path)) {
-        object.insert("timm".into(), timm);
+    if let Some(object) = description.as_object_mut() {
+        object.extend(timm_arch_def(supernet, path).map(|timm| ("timm".to_owned(), timm)));
+        let input = serde_json::json!({
+            "layout": "NCHW", "from_bytes": "(byte / 255 - mean) / std", "mean": input.mean(), "std": input.std(),
+        });
+        object.insert("input".into(), input);
     }
+    let texts = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+    let normalisation = [("input_mean".to_owned(), texts(input.mean())), ("input_std".to_owned(), texts(input.std()))];
+    let metadata = [&normalisation[..], metadata].concat();
     Ok(SubnetFiles {
-        onnx: subnet(bundle, path, &source, metadata)?,
+        onnx: subnet(bundle, path, &source, &metadata)?,
         safetensors: parameters(bundle, path, &source)?,
         json: format!("{description:#}\n").into_bytes(),
     })

@@ -14,7 +14,7 @@ use nasbn_models::{
     spec::{self, SpaceOptions},
 };
 use nasbn_runtime::{
-    data::Batch,
+    data::{Batch, Normaliser},
     network::{Network, NetworkOptions},
     ort_library,
     parameters::{BnParameters, Layout, Statistics},
@@ -169,8 +169,15 @@ fn a_folded_subnet_gives_the_logits_of_its_path() {
             let statistics = recalibrate(&mut network, &path, &parameters, &batches).unwrap();
             let logits = network.evaluate(&path, &parameters, &statistics, unseen.images.view()).unwrap();
             let expected = logits.try_extract_tensor::<f32>().unwrap().1.to_vec();
-            let files = subnet::files(&bundle, network.layout(), &path, &parameters, &statistics, &[]).unwrap();
+            let input = Normaliser::of(&[0, 255, 0, 51, 0, 255], 3, 2);
+            let layout = network.layout();
+            let files = subnet::files(&bundle, layout, &path, &parameters, &statistics, &input, &[]).unwrap();
             let written = files.write(dir.path(), &format!("s{space}{round}")).unwrap();
+            let definition: serde_json::Value = serde_json::from_slice(&std::fs::read(&written[2]).unwrap()).unwrap();
+            assert_eq!(definition["input"]["mean"][0], 0.5);
+            assert_eq!(definition["input"]["std"][2], 0.5);
+            let model = String::from_utf8_lossy(&std::fs::read(&written[0]).unwrap()).into_owned();
+            assert!(model.contains("input_mean") && model.contains("0.5,0.1,0.5"), "the normalisation is not told");
             let mut session =
                 Session::builder(&environment()).unwrap().commit_from_file(&written[0]).expect("the subnet loads");
             let input = TensorRef::from_array_view(unseen.images.view()).unwrap();

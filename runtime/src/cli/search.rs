@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     atomic,
+    data::Normaliser,
     engine::EngineError,
     indicator::BnTable,
     network::Network,
@@ -196,10 +197,10 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         }
     };
     let report = describe(&args, &mut session, &parameters, &outcome, &report, &costs)?;
-    write(&args.out, &mut session, &parameters, &outcome, &choose, &report)?;
+    write(&args.out, &mut session, &parameters, &outcome, (&choose, data.normaliser()), &report)?;
     if args.output.json {
         output::json(&report)?
-    } else {
+    } else if !args.output.quiet {
         print(&report)?
     }
     Ok(Exit::Done)
@@ -311,7 +312,7 @@ fn write(
     session: &mut setup::Session,
     parameters: &BnParameters,
     outcome: &Outcome,
-    images: &Images,
+    (images, normaliser): (&Images, &Normaliser),
     report: &Report,
 ) -> Result<(), Failure> {
     fs::create_dir_all(out).map_err(|e| Failure::file(out, &e))?;
@@ -322,7 +323,8 @@ fn write(
         ("macs".to_owned(), outcome.best.cost.macs.to_string()),
         ("validation_accuracy".to_owned(), report.winner.validation.accuracy.to_string()),
     ];
-    let files = subnet::files(&session.bundle, session.network.layout(), path, parameters, &statistics, &extra)
+    let layout = session.network.layout();
+    let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)
         .map_err(Failure::usage)?;
     files.write(out, "winner")?;
     let text = serde_json::to_string_pretty(report).map_err(Failure::usage)?;

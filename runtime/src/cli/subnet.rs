@@ -26,7 +26,7 @@ pub struct SubnetArgs {
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
-    /// The path
+    /// The path; of equal networks, the canonical one is written
     #[arg(long, value_name = "PATH")]
     path: String,
     /// Directory for subnet.onnx, subnet.safetensors and subnet.json
@@ -43,23 +43,28 @@ pub struct SubnetArgs {
 
 pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
-    let path = setup::path(session.network.supernet(), &args.path)?;
+    // Equal networks are one: the BatchNorms are those that scores and searches look at.
+    let path = session.network.supernet().canonical(&setup::path(session.network.supernet(), &args.path)?);
+    let name = session.network.supernet().format_path(&path);
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let data = setup::dataset(&args.data, session.network.supernet())?;
     let images = setup::images(&data, &args.validation, args.seed)?;
     let statistics = recalibrate(&mut session.network, &path, &parameters, &images.recalibration)?;
     let validation = validate(&mut session.network, &path, &parameters, &statistics, &images.validation)?;
     let extra = [("validation_accuracy".to_owned(), validation.accuracy.to_string())];
-    let files = subnet::files(&session.bundle, session.network.layout(), &path, &parameters, &statistics, &extra)
+    let layout = session.network.layout();
+    let files = subnet::files(&session.bundle, layout, &path, &parameters, &statistics, data.normaliser(), &extra)
         .map_err(Failure::usage)?;
     fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
     let written = files.write(&args.out, "subnet")?;
     if args.output.json {
-        output::json(&serde_json::json!({ "path": args.path, "validation": validation, "files": written }))?;
-    } else {
+        output::json(
+            &serde_json::json!({ "path": name, "asked": args.path, "validation": validation, "files": written }),
+        )?;
+    } else if !args.output.quiet {
         output::line(format!(
             "{}: loss {:.4}, accuracy {:.2} % on {} validation images (inherited BatchNorm, statistics recalibrated)",
-            args.path,
+            if name == args.path { name } else { format!("{} (as {name})", args.path) },
             validation.loss,
             100.0 * validation.accuracy,
             validation.images

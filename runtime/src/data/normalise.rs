@@ -13,7 +13,7 @@ impl Normaliser {
     ///
     /// Sums are integers, so the result does not depend on the order or the machine. A channel that
     /// never changes has no scale to divide by and gets a deviation of 1.
-    pub(crate) fn of(images: &[u8], channels: usize, pixels: usize) -> Self {
+    pub fn of(images: &[u8], channels: usize, pixels: usize) -> Self {
         let mut counts = vec![[0_u64; 256]; channels];
         for image in images.chunks_exact((channels * pixels).max(1)) {
             for (plane, count) in image.chunks_exact(pixels.max(1)).zip(&mut counts) {
