@@ -8,6 +8,7 @@ pub mod arena;
 mod atomic;
 pub mod checkpoint;
 pub mod cli;
+pub mod composite;
 pub mod data;
 pub mod engine;
 pub mod indicator;

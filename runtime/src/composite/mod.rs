@@ -1,0 +1,129 @@
+//! The composite: one number that ranks paths, from indicators of every perspective.
+//!
+//! Each part is an indicator, measured on a reference sample of paths and smoothed into a [`PathTable`]. A path's
+//! composite is the mean over the parts of its rank among a population of random paths. Ranks need no
+//! units: an indicator counts as much as any other, however it is scaled.
+
+mod rank;
+mod table;
+
+pub use rank::Ranks;
+pub use table::{Fit, FitError, MIN_PATHS, PathTable};
+
+use nasbn_models::Path;
+use serde::{Deserialize, Serialize};
+
+/// One indicator of a composite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Name of the indicator.
+    pub indicator: String,
+    /// What stands for measuring it, larger is better.
+    pub table: PathTable,
+    /// Its values over the population, larger is better.
+    pub ranks: Ranks,
+}
+
+/// A score that is a function of paths alone: millions a second.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Composite {
+    parts: Vec<Part>,
+}
+
+impl Composite {
+    /// A composite of fitted tables (larger is better in all), with ranks among `population`.
+    pub fn new(tables: Vec<(String, PathTable)>, population: &[Path]) -> Self {
+        let part = |(indicator, table): (String, PathTable)| {
+            let ranks = Ranks::new(population.iter().map(|path| table.value(path)).collect());
+            Part { indicator, table, ranks }
+        };
+        Self { parts: tables.into_iter().map(part).collect() }
+    }
+
+    /// Its parts.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The mean of the path's ranks: about 0 for the worst of the population, 1 for the best, beyond these for
+    /// paths beyond it. The path must be canonical, as the paths of the fit.
+    pub fn score(&self, path: &Path) -> f64 {
+        let sum: f64 = self.parts.iter().map(|part| part.ranks.of(part.table.value(path))).sum();
+        sum / self.parts.len().max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    use nasbn_models::{BnPlacement, Choice, Path, Supernet, sample, supernet::TextForm};
+    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+    /// Eight choices of three, and no more of a supernet than that.
+    pub fn space() -> Supernet {
+        let choice = |i| Choice { name: format!("layer {i}"), candidates: vec![0, 1, 2] };
+        Supernet {
+            name: "choices".into(),
+            placement: BnPlacement::Convolution,
+            width_permille: 1000,
+            nodes: Vec::new(),
+            edges: Vec::new(),
+            choices: (0..8).map(choice).collect(),
+            operators: Vec::new(),
+            alphabet: vec![0, 1, 2],
+            text_form: TextForm::Digits,
+        }
+    }
+
+    pub fn random_paths(supernet: &Supernet, count: usize, seed: u64) -> Vec<Path> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        (0..count).map(|_| sample::uniform(supernet, &mut rng)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use testing::{random_paths, space};
+
+    fn table(weight: impl Fn(usize, usize) -> f64) -> PathTable {
+        let values: Vec<Vec<f64>> = (0..8).map(|c| (0..3).map(|o| weight(c, o)).collect()).collect();
+        PathTable::new(&space(), 0.0, &values).unwrap()
+    }
+
+    #[test]
+    fn scales_and_monotone_functions_of_a_part_change_nothing_but_ties() {
+        let supernet = space();
+        let population = random_paths(&supernet, 500, 1);
+        let one = table(|c, o| (c * o) as f64);
+        let other = table(|c, o| 3.0 * o as f64 - c as f64);
+        let shrunk = table(|c, o| 1e-6 * (c * o) as f64);
+        let composite = |first: &PathTable| {
+            Composite::new(vec![("a".into(), first.clone()), ("b".into(), other.clone())], &population)
+        };
+        let (a, b) = (composite(&one), composite(&shrunk));
+        for path in random_paths(&supernet, 100, 2) {
+            assert!((a.score(&path) - b.score(&path)).abs() < 1e-9);
+        }
+        // The slow twin: the share of the population that is worse, a tie counting half.
+        let path = &population[17];
+        let share = |table: &PathTable| {
+            let value = table.value(path);
+            let worse = population.iter().filter(|p| table.value(p) < value).count() as f64;
+            let equal = population.iter().filter(|p| table.value(p) == value).count() as f64;
+            (worse + 0.5 * equal) / 500.0
+        };
+        assert!((a.score(path) - 0.5 * (share(&one) + share(&other))).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_best_path_of_every_part_is_the_best_path() {
+        let composite = Composite::new(
+            vec![("a".into(), table(|_, o| o as f64)), ("b".into(), table(|c, o| (c * o) as f64))],
+            &random_paths(&space(), 300, 3),
+        );
+        let best = Path::new(&[2; 8]).unwrap();
+        assert!(space().paths().all(|path| composite.score(&path) <= composite.score(&best)));
+        assert_eq!(Composite::default().score(&best), 0.0);
+    }
+}

@@ -1,0 +1,252 @@
+//! Tables over (choice, candidate): a number for every path as a sum of one number a choice.
+//!
+//! Indicators are nearly additive over a path's operators. A table that is fitted to a few hundred measured
+//! paths therefore stands for measuring all of them, with the noise of single measurements averaged away, and
+//! ranks millions of paths a second.
+
+use nasbn_models::{Path, Supernet};
+use serde::{Deserialize, Serialize};
+
+/// A sum over the choices of a path: `intercept + sum_c values[c][path_c]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PathTable {
+    intercept: f64,
+    /// Where the candidates of each choice start in `values`.
+    offsets: Vec<u32>,
+    values: Vec<f64>,
+}
+
+/// A table and how well it stands for what was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fit {
+    /// The table.
+    pub table: PathTable,
+    /// Share of the variance that the table explains of paths left out of the fit, one at a time
+    /// (1 - PRESS / total sum of squares; Allen 1974). At most 1; below 0 if the table is worse than the mean.
+    /// Not a number where all values are equal.
+    pub explained: f64,
+}
+
+/// Why no table can be fitted.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum FitError {
+    /// Too few paths.
+    #[error("{0} measured paths are too few for a table; at least {MIN_PATHS} are needed")]
+    TooFew(usize),
+    /// A value that cannot be fitted.
+    #[error("the value of path {index} is {value}, which no table stands for")]
+    NotFinite {
+        /// Index of the path.
+        index: usize,
+        /// Its value.
+        value: f64,
+    },
+    /// A path that the space does not have.
+    #[error("path {0} is not one of the space")]
+    Path(usize),
+}
+
+/// Fewest paths that a table is fitted to.
+pub const MIN_PATHS: usize = 8;
+
+impl PathTable {
+    /// A table of given numbers: one list a choice of the supernet, one number a candidate.
+    /// `None` if there are more or fewer.
+    pub fn new(supernet: &Supernet, intercept: f64, values: &[Vec<f64>]) -> Option<Self> {
+        let fits = values.len() == supernet.choices.len()
+            && values.iter().zip(&supernet.choices).all(|(values, choice)| values.len() == choice.candidates.len());
+        fits.then(|| Self { intercept, offsets: offsets(supernet), values: values.concat() })
+    }
+
+    /// The number of a path of the space. Unknown candidates count nothing.
+    pub fn value(&self, path: &Path) -> f64 {
+        let entry = |(&offset, &choice): (&u32, &u8)| self.values.get(offset as usize + usize::from(choice));
+        self.intercept + self.offsets.iter().zip(path.choices()).filter_map(entry).sum::<f64>()
+    }
+
+    /// Least squares with a ridge: minimises `sum_i (y_i - b - sum_c v[c][path_ic])^2 + ridge |v|^2`, the
+    /// intercept b unpenalised (Hoerl & Kennard 1970). `ridge` above 0 makes the table unique: a candidate that
+    /// no path takes gets 0, the mean of its choice.
+    ///
+    /// # Errors
+    /// See [`FitError`].
+    pub fn fit(supernet: &Supernet, paths: &[Path], y: &[f64], ridge: f64) -> Result<Fit, FitError> {
+        let n = paths.len().min(y.len());
+        if n < MIN_PATHS {
+            return Err(FitError::TooFew(n));
+        }
+        if let Some(index) = paths.iter().position(|path| !supernet.contains(path)) {
+            return Err(FitError::Path(index));
+        }
+        if let Some((index, &value)) = y.iter().enumerate().find(|(_, y)| !y.is_finite()) {
+            return Err(FitError::NotFinite { index, value });
+        }
+        let offsets = offsets(supernet);
+        let columns: usize = supernet.choices.iter().map(|choice| choice.candidates.len()).sum();
+        let mean_y = y[..n].iter().sum::<f64>() / n as f64;
+        // Rows of indicator variables, centred, so that the intercept is the mean.
+        let mut x = vec![0.0; n * columns];
+        for (row, path) in x.chunks_exact_mut(columns.max(1)).zip(paths) {
+            for (&offset, &choice) in offsets.iter().zip(path.choices()) {
+                row[offset as usize + usize::from(choice)] = 1.0;
+            }
+        }
+        let means: Vec<f64> =
+            (0..columns).map(|c| x.iter().skip(c).step_by(columns.max(1)).sum::<f64>() / n as f64).collect();
+        for row in x.chunks_exact_mut(columns.max(1)) {
+            row.iter_mut().zip(&means).for_each(|(x, mean)| *x -= mean);
+        }
+        let mut gram = vec![0.0; columns * columns];
+        let mut right = vec![0.0; columns];
+        for (row, &y) in x.chunks_exact(columns.max(1)).zip(y) {
+            for (a, &xa) in row.iter().enumerate() {
+                right[a] += xa * (y - mean_y);
+                for (g, &xb) in gram[a * columns..][..columns].iter_mut().zip(row) {
+                    *g += xa * xb;
+                }
+            }
+        }
+        for a in 0..columns {
+            gram[a * columns + a] += ridge;
+        }
+        let factor = Cholesky::new(gram, columns);
+        let values = factor.solve(right);
+        let intercept = mean_y - means.iter().zip(&values).map(|(mean, value)| mean * value).sum::<f64>();
+        let table = Self { intercept, offsets, values };
+        let (mut press, mut total) = (0.0, 0.0);
+        for ((row, path), &y) in x.chunks_exact(columns.max(1)).zip(paths).zip(y) {
+            let solved = factor.solve(row.to_vec());
+            let leverage = 1.0 / n as f64 + row.iter().zip(&solved).map(|(a, b)| a * b).sum::<f64>();
+            let left_out = (y - table.value(path)) / (1.0 - leverage).max(f64::EPSILON);
+            press += left_out * left_out;
+            total += (y - mean_y) * (y - mean_y);
+        }
+        Ok(Fit { table, explained: if total > 0.0 { 1.0 - press / total } else { f64::NAN } })
+    }
+}
+
+fn offsets(supernet: &Supernet) -> Vec<u32> {
+    let mut next = 0;
+    let start = |choice: &nasbn_models::Choice| {
+        let start = next;
+        next += choice.candidates.len() as u32;
+        start
+    };
+    supernet.choices.iter().map(start).collect()
+}
+
+/// Lower triangle of a positive definite matrix `A = L L^T`, row by row.
+struct Cholesky {
+    lower: Vec<f64>,
+    n: usize,
+}
+
+impl Cholesky {
+    /// Factors `a` (`n x n`), which must be positive definite: a Gram matrix with a ridge is.
+    fn new(mut a: Vec<f64>, n: usize) -> Self {
+        for j in 0..n {
+            for i in j..n {
+                let dot: f64 = (0..j).map(|k| a[i * n + k] * a[j * n + k]).sum();
+                let rest = a[i * n + j] - dot;
+                a[i * n + j] = if i == j { rest.max(f64::MIN_POSITIVE).sqrt() } else { rest / a[j * n + j] };
+            }
+        }
+        Self { lower: a, n }
+    }
+
+    fn solve(&self, mut b: Vec<f64>) -> Vec<f64> {
+        let (l, n) = (&self.lower, self.n);
+        for i in 0..n {
+            let dot: f64 = (0..i).map(|k| l[i * n + k] * b[k]).sum();
+            b[i] = (b[i] - dot) / l[i * n + i];
+        }
+        for i in (0..n).rev() {
+            let dot: f64 = (i + 1..n).map(|k| l[k * n + i] * b[k]).sum();
+            b[i] = (b[i] - dot) / l[i * n + i];
+        }
+        b
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::composite::testing::{random_paths, space};
+
+    /// Differences that rounding explains.
+    const EXACT: f64 = 1e-9;
+    /// Left over by a ridge that is not quite zero.
+    const SMALL_RIDGE: f64 = 1e-8;
+
+    #[test]
+    fn an_additive_function_is_found_again() {
+        let supernet = space();
+        let truth: Vec<Vec<f64>> =
+            (0..8).map(|c| (0..3).map(|o| (c as f64 - 3.0) * f64::from(o * o)).collect()).collect();
+        let truth = PathTable::new(&supernet, 5.0, &truth).unwrap();
+        let paths = random_paths(&supernet, 60, 1);
+        let y: Vec<f64> = paths.iter().map(|p| truth.value(p)).collect();
+        let fit = PathTable::fit(&supernet, &paths, &y, SMALL_RIDGE).unwrap();
+        for path in random_paths(&supernet, 50, 2) {
+            assert!((fit.table.value(&path) - truth.value(&path)).abs() < 1e3 * SMALL_RIDGE);
+        }
+        assert!(fit.explained > 1.0 - SMALL_RIDGE);
+    }
+
+    #[test]
+    fn the_share_explained_is_that_of_fits_without_each_path() {
+        let supernet = space();
+        let paths = random_paths(&supernet, 30, 3);
+        let y: Vec<f64> =
+            paths.iter().enumerate().map(|(i, p)| f64::from(p.choices()[0]) + ((i * 37) % 11) as f64).collect();
+        let fit = PathTable::fit(&supernet, &paths, &y, 1.0).unwrap();
+        let mean = y.iter().sum::<f64>() / y.len() as f64;
+        let press: f64 = (0..paths.len())
+            .map(|left_out| {
+                let without = |v: &[f64]| [&v[..left_out], &v[left_out + 1..]].concat();
+                let others: Vec<Path> = [&paths[..left_out], &paths[left_out + 1..]].concat();
+                let table = PathTable::fit(&supernet, &others, &without(&y), 1.0).unwrap().table;
+                (y[left_out] - table.value(&paths[left_out])).powi(2)
+            })
+            .sum();
+        let total: f64 = y.iter().map(|y| (y - mean).powi(2)).sum();
+        assert!((fit.explained - (1.0 - press / total)).abs() < EXACT, "{}", fit.explained);
+    }
+
+    #[test]
+    fn the_fit_is_the_least_of_its_neighbours() {
+        let supernet = space();
+        let paths = random_paths(&supernet, 20, 4);
+        let y: Vec<f64> = (0..20).map(|i| ((i * 13) % 7) as f64).collect();
+        let table = PathTable::fit(&supernet, &paths, &y, 0.5).unwrap().table;
+        let cost = |t: &PathTable| {
+            let errors: f64 = paths.iter().zip(&y).map(|(p, y)| (y - t.value(p)).powi(2)).sum();
+            errors + 0.5 * t.values.iter().map(|v| v * v).sum::<f64>()
+        };
+        let least = cost(&table);
+        for i in 0..=table.values.len() {
+            for step in [-1e-3, 1e-3] {
+                let mut other = table.clone();
+                *other.values.get_mut(i).unwrap_or(&mut other.intercept) += step;
+                assert!(cost(&other) > least);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_fitted_is_refused() {
+        let supernet = space();
+        let paths = random_paths(&supernet, 10, 5);
+        assert_eq!(PathTable::fit(&supernet, &paths[..3], &[0.0; 3], 1.0), Err(FitError::TooFew(3)));
+        let mut y = vec![1.0; 10];
+        assert!(PathTable::fit(&supernet, &paths, &y, 1.0).unwrap().explained.is_nan());
+        y[4] = f64::INFINITY;
+        assert_eq!(
+            PathTable::fit(&supernet, &paths, &y, 1.0),
+            Err(FitError::NotFinite { index: 4, value: f64::INFINITY })
+        );
+        let foreign = vec![Path::new(&[9; 8]).unwrap(); 10];
+        assert_eq!(PathTable::fit(&supernet, &foreign, &[0.0; 10], 1.0), Err(FitError::Path(0)));
+    }
+}
