@@ -63,10 +63,10 @@ impl Supernet {
                     let allowed: Vec<String> =
                         (0..choice.candidates.len()).map(|c| self.letter(i, c as u8).to_string()).collect();
                     problem = Some(format!(
-                        "position {} is `{}`, but {} takes {}",
+                        "position {} ({}, counted from 0) is `{}`, but takes {}",
                         i + 1,
-                        letters[i],
                         choice.name,
+                        letters[i],
                         allowed.join(", ")
                     ));
                 }

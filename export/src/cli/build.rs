@@ -108,7 +108,7 @@ pub fn run(args: &BuildArgs) -> Result<(), Failure> {
 
 /// The space that the arguments name.
 fn supernet(args: &BuildArgs) -> Result<Supernet, Failure> {
-    if !(args.width.is_finite() && args.width > 0.0 && args.width <= 100.0) {
+    if !(args.width.is_finite() && args.width > 0.0 && args.width <= 16.0) {
         return Err(Failure::new(
             format!("--width {} is not possible", args.width),
             Some("use a factor above 0, like 0.5"),

@@ -32,6 +32,9 @@ use crate::{
     score::Images,
 };
 
+/// More threads than any machine has cores for.
+const MOST_THREADS: usize = 512;
+
 /// A verified bundle and a network that runs it.
 pub struct Session {
     /// The bundle.
@@ -43,7 +46,10 @@ pub struct Session {
 /// Finds and loads the library with the threads asked for.
 pub fn library(args: &LibraryArgs) -> Result<(Library, ort::environment::Environment), Failure> {
     let threads = match args.threads {
-        Some(0) => return Err(Failure::usage("--threads 0 is not possible").hint("leave it out to use all cores")),
+        Some(threads) if !(1..=MOST_THREADS).contains(&threads) => {
+            return Err(Failure::usage(format!("--threads {threads} is not possible; 1 to {MOST_THREADS} is"))
+                .hint("leave it out to use all cores"));
+        }
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
