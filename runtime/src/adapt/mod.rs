@@ -122,7 +122,7 @@ pub fn path_rng(seed: u64) -> ChaCha8Rng {
 
 /// Gamma and beta beyond this have diverged: after a BatchNorm activations are of order one, and trained
 /// ones stay within tens.
-pub const LARGEST_PARAMETER: f32 = 1e6;
+pub const LARGEST_PARAMETER: f32 = 1e4;
 
 /// Stream of the path sampler; data and weights use others.
 const PATH_STREAM: u64 = 0x7061_7468;

@@ -34,7 +34,7 @@ const METRICS_FILE: &str = "metrics.jsonl";
 /// Name of the file that a running adaptation holds locked.
 const LOCK_FILE: &str = ".lock";
 /// No rate is larger: at the usual ones parameters move by less than one a step.
-const LARGEST_RATE: f32 = 1e6;
+const LARGEST_RATE: f32 = 1e7;
 /// Batches that are made ahead of their use.
 const PREFETCH: usize = 4;
 
