@@ -11,6 +11,7 @@ pub mod cli;
 pub mod data;
 pub mod engine;
 pub mod indicator;
+pub mod indicators;
 pub mod kernels;
 pub mod network;
 pub mod ort_library;

@@ -341,12 +341,7 @@ fn batch_norm_apply_grad(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Resu
 
 /// With S the signs as 1 and -1 and E their number, `(S S^T + E) / 2`. Whole numbers, and exact in float32 up to
 /// E = 2^23.
-pub(super) fn sign_agreement(
-    l: &mut Lowerer<'_>,
-    node: &Node,
-    value: Value,
-    layout: Layout,
-) -> Result<(), GraphError> {
+pub(super) fn sign_agreement(l: &mut Lowerer<'_>, node: &Node, value: Value, layout: Layout) -> Result<(), GraphError> {
     let shape = l.shape(node.inputs[0])?;
     let x = l.read(node.inputs[0], layout)?;
     let [zero, one, minus_one] =
