@@ -66,6 +66,15 @@ pub fn operator_graphs(
                 }
             }
         }
+        let mut indicators = vec![(Role::Jacobian, roles::jacobian(program, from_image)?)];
+        indicators.extend(roles::signs(program)?.map(|signs| (Role::Signs, signs)));
+        for (role, graph) in indicators {
+            for lowering in [Lowering::Portable, Lowering::Fused] {
+                let name = format!("{key}.{}", role_name(role));
+                let options = Options { name: &name, key, lowering, from_image, epsilon };
+                built.push(BuiltGraph::new(role, lowering, lower::lower(&graph, options)?));
+            }
+        }
         let name = format!("{key}.{}", role_name(Role::Evaluate));
         let options = Options { name: &name, key, lowering: Lowering::Portable, from_image, epsilon };
         let lowered = lower::lower(&roles::evaluation(program)?, options)?;
@@ -92,6 +101,8 @@ pub fn role_name(role: Role) -> &'static str {
         Role::Sum => "sum",
         Role::Concat => "concat",
         Role::Split => "split",
+        Role::Jacobian => "jacobian",
+        Role::Signs => "signs",
     }
 }
 

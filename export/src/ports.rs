@@ -22,6 +22,9 @@ pub fn name(port: Port) -> String {
         Port::SampleLoss => "sample_loss".into(),
         Port::DLogits => "dlogits".into(),
         Port::Part(i) => format!("part{i}"),
+        Port::SampleDGamma(i) => format!("sample_dgamma{i}"),
+        Port::SampleDBeta(i) => format!("sample_dbeta{i}"),
+        Port::Agreement => "agreement".into(),
     }
 }
 
@@ -34,14 +37,14 @@ pub fn named(port: Port) -> NamedPort {
 pub fn rank(port: Port) -> (u8, u16, u8) {
     match port {
         Port::X | Port::Logits => (0, 0, 0),
-        Port::Y => (0, 0, 1),
+        Port::Y | Port::Agreement => (0, 0, 1),
         Port::Dy | Port::Labels | Port::Loss => (0, 0, 2),
         Port::Dx | Port::SampleLoss => (0, 0, 3),
         Port::DLogits => (0, 0, 4),
         Port::Part(i) => (0, i, 5),
         Port::Saved(i) => (1, i, 0),
-        Port::Gamma(i) | Port::DGamma(i) => (2, i, 0),
-        Port::Beta(i) | Port::DBeta(i) => (2, i, 1),
+        Port::Gamma(i) | Port::DGamma(i) | Port::SampleDGamma(i) => (2, i, 0),
+        Port::Beta(i) | Port::DBeta(i) | Port::SampleDBeta(i) => (2, i, 1),
         Port::Mean(i) => (2, i, 2),
         Port::Var(i) => (2, i, 3),
     }

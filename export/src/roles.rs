@@ -1,4 +1,4 @@
-//! The graphs of an operator before lowering: forward, backward in two memory modes, evaluation.
+//! The graphs of an operator before lowering: forward, backward in two memory modes, evaluation, Jacobian, signs.
 //!
 //! A backward graph is the forward graph with its gradients, cut at the values that are at hand
 //! when it runs. What lies behind the cut is left out; what is not at hand is computed again, with
@@ -13,7 +13,7 @@ use nasbn_models::{
 
 use crate::{
     autodiff::differentiate,
-    ir::{Dims, Forward, Graph, GraphError, Op, Rewriter, Value},
+    ir::{BnValues, Dims, Forward, Graph, GraphError, Op, Rewriter, Value},
     ports,
 };
 
@@ -44,32 +44,104 @@ pub fn forward(program: &Program, memory: MemoryMode, from_image: bool) -> Resul
 /// See [`forward`].
 pub fn backward(program: &Program, memory: MemoryMode, from_image: bool) -> Result<Graph, GraphError> {
     let Forward { mut graph, x, y, batch_norms } = Graph::from_program(program)?;
+    let ports = |i| [Port::DGamma(i), Port::DBeta(i)];
+    gradients(&mut graph, x, y, &batch_norms, from_image, ports)?;
+    let at_hand = match memory {
+        MemoryMode::Fast => saved(x, &batch_norms),
+        MemoryMode::Lean => HashMap::new(),
+    };
+    with_statistics(&graph, &at_hand)
+}
+
+/// The rows of the Jacobian: for every sample the gradient of `dy . y` with respect to its input (none for an edge from
+/// the image, as in [`backward`]) and, `[N, C]` each, to gammas and betas. Statistics are given and held constant, so
+/// that samples do not meet. Takes what [`forward`] keeps in [`MemoryMode::Fast`].
+///
+/// # Errors
+/// See [`forward`].
+pub fn jacobian(program: &Program, from_image: bool) -> Result<Graph, GraphError> {
+    let mut graph = evaluation(program)?;
+    let Some(&(_, y)) = graph.outputs().first() else {
+        return Err(GraphError::Shape { op: "Program", problem: "it has no output".into() });
+    };
+    graph.clear_outputs();
+    let inputs: HashMap<Port, Value> = graph.inputs().into_iter().collect();
+    let input = |port| inputs.get(&port).copied().ok_or_else(|| GraphError::Unfed(ports::name(port)));
+    let norm = |(i, node): (u16, usize)| {
+        let (x, y) = (graph.nodes()[node].inputs[0], Value { node, output: 0 });
+        Ok(BnValues { x, gamma: input(Port::Gamma(i))?, beta: input(Port::Beta(i))?, y })
+    };
+    let norms = (0..).zip(nodes_of(&graph, |op| matches!(op, Op::BatchNormApply { .. })));
+    let batch_norms = norms.map(norm).collect::<Result<Vec<BnValues>, GraphError>>()?;
+    let x = input(Port::X)?;
+    let ports = |i| [Port::SampleDGamma(i), Port::SampleDBeta(i)];
+    gradients(&mut graph, x, y, &batch_norms, from_image, ports)?;
+    with_statistics(&graph, &saved(x, &batch_norms))
+}
+
+/// Agreement of activation signs after every BatchNorm of the operator, summed; `None` where it has no BatchNorm.
+/// Statistics are given; takes what [`forward`] keeps in [`MemoryMode::Fast`].
+///
+/// # Errors
+/// See [`forward`].
+pub fn signs(program: &Program) -> Result<Option<Graph>, GraphError> {
+    let Forward { mut graph, x, batch_norms, .. } = Graph::from_program(program)?;
+    let mut total: Option<Value> = None;
+    for bn in &batch_norms {
+        let agreement = graph.apply(Op::SignAgreement, &[bn.y])?;
+        total = Some(match total {
+            None => agreement,
+            Some(total) => graph.apply(Op::Add, &[total, agreement])?,
+        });
+    }
+    let Some(total) = total else { return Ok(None) };
+    graph.output(Port::Agreement, total);
+    with_statistics(&graph, &saved(x, &batch_norms)).map(Some)
+}
+
+/// Makes the gradients of `dy . y` outputs of `graph`: of x (but see [`backward`]), and of every BatchNorm's gamma and
+/// beta under the names that `ports` gives them.
+fn gradients(
+    graph: &mut Graph,
+    x: Value,
+    y: Value,
+    batch_norms: &[BnValues],
+    from_image: bool,
+    ports: fn(u16) -> [Port; 2],
+) -> Result<(), GraphError> {
     let dims = graph.dims(y)?.clone();
     let dy = graph.leaf(Op::Input(Port::Dy), dims);
     let mut wrt: Vec<(Port, Value)> = Vec::new();
     if !from_image || batch_norms.is_empty() {
         wrt.push((Port::Dx, x));
     }
-    for (i, bn) in (0..).zip(&batch_norms) {
-        wrt.push((Port::DGamma(i), bn.gamma));
-        wrt.push((Port::DBeta(i), bn.beta));
+    for (i, bn) in (0..).zip(batch_norms) {
+        wrt.extend(ports(i).into_iter().zip([bn.gamma, bn.beta]));
     }
     wrt.sort_by_key(|(port, _)| ports::rank(*port));
     let values: Vec<Value> = wrt.iter().map(|(_, v)| *v).collect();
-    let gradients = differentiate(&mut graph, y, dy, &values)?;
+    let gradients = differentiate(graph, y, dy, &values)?;
     for ((port, _), gradient) in wrt.into_iter().zip(gradients) {
         let problem = "the output does not depend on a parameter";
         graph.output(port, gradient.ok_or(GraphError::NotDifferentiable { op: "Program", problem })?);
     }
-    let mut at_hand: HashMap<Value, Port> = HashMap::new();
-    if memory == MemoryMode::Fast {
-        for (i, bn) in (0..).zip(&batch_norms) {
-            if bn.x != x {
-                at_hand.entry(bn.x).or_insert(Port::Saved(i));
-            }
+    Ok(())
+}
+
+/// What is at hand where the inputs of BatchNorms were kept.
+fn saved(x: Value, batch_norms: &[BnValues]) -> HashMap<Value, Port> {
+    let mut saved = HashMap::new();
+    for (i, bn) in (0..).zip(batch_norms) {
+        if bn.x != x {
+            saved.entry(bn.x).or_insert(Port::Saved(i));
         }
     }
-    with_statistics(&graph, &at_hand)
+    saved
+}
+
+/// Indices of the nodes with such a primitive, in order.
+fn nodes_of(graph: &Graph, is: fn(&Op) -> bool) -> impl Iterator<Item = usize> {
+    graph.nodes().iter().enumerate().filter(move |(_, n)| is(&n.op)).map(|(node, _)| node)
 }
 
 /// The forward graph with gamma, beta and statistics given.
@@ -85,14 +157,8 @@ pub fn evaluation(program: &Program) -> Result<Graph, GraphError> {
 /// The same graph with mean and variance of every BatchNorm as inputs, and with the values of
 /// `at_hand` as inputs too.
 fn with_statistics(graph: &Graph, at_hand: &HashMap<Value, Port>) -> Result<Graph, GraphError> {
-    let order: HashMap<usize, u16> = graph
-        .nodes()
-        .iter()
-        .enumerate()
-        .filter(|(_, n)| matches!(n.op, Op::BatchNormTrain { .. }))
-        .zip(0..)
-        .map(|((node, _), i)| (node, i))
-        .collect();
+    let norms = nodes_of(graph, |op| matches!(op, Op::BatchNormTrain { .. }));
+    let order: HashMap<usize, u16> = norms.zip(0..).collect();
     let rule = |rewriter: &mut Rewriter<'_>, value: Value| {
         let source = rewriter.source();
         if let Some(&port) = at_hand.get(&value) {

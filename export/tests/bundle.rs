@@ -136,12 +136,17 @@ fn every_cut_of_the_manifest_is_refused() {
 }
 
 #[test]
-fn foreign_and_newer_manifests_are_told_apart() {
+fn foreign_newer_and_older_manifests_are_told_apart() {
     let fixture = Fixture::new();
     fixture.alter_manifest(|bytes| bytes[8..12].copy_from_slice(&999_u32.to_le_bytes()));
     let error = fixture.error();
     assert!(matches!(error, BundleError::Manifest { source: ManifestError::Version { found: 999 }, .. }));
     assert!(error.to_string().contains("format 999"), "{error}");
+    assert!(error.hint().unwrap().contains("newer version"), "{:?}", error.hint());
+    fixture.alter_manifest(|bytes| bytes[8..12].copy_from_slice(&1_u32.to_le_bytes()));
+    let error = fixture.error();
+    assert!(matches!(error, BundleError::Manifest { source: ManifestError::Version { found: 1 }, .. }));
+    assert!(error.hint().unwrap().contains("older version"), "{:?}", error.hint());
     fixture.alter_manifest(|bytes| bytes[0] = b'x');
     assert!(matches!(fixture.error(), BundleError::Manifest { source: ManifestError::Foreign, .. }));
     fs::remove_file(fixture.dir().join(MANIFEST_FILE)).unwrap();

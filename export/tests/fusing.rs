@@ -18,21 +18,25 @@ fn count(graph: &Graph, wanted: impl Fn(&Op) -> bool) -> usize {
 
 #[test]
 fn fused_graphs_give_the_same_numbers() {
+    let check = |name: &str, graph: &Graph, batch: usize| {
+        let given = feeds(graph, batch, 3);
+        let fused = fuse(graph).unwrap();
+        assert!(fused.nodes().len() <= graph.nodes().len());
+        let (found, expected) = (evaluate(&fused, &given).unwrap(), evaluate(graph, &given).unwrap());
+        for ((port, found), (_, expected)) in found.iter().zip(&expected) {
+            let error = distance(found, expected);
+            assert!(error < EXACT, "{name} {port:?}: {error:e}");
+        }
+    };
     for case in cases() {
         for memory in [MemoryMode::Fast, MemoryMode::Lean] {
             let forward = roles::forward(&case.program, memory, false).unwrap();
             let backward = roles::backward(&case.program, memory, false).unwrap();
-            for graph in [forward, backward, roles::evaluation(&case.program).unwrap()] {
-                let given = feeds(&graph, case.batch, 3);
-                let fused = fuse(&graph).unwrap();
-                assert!(fused.nodes().len() <= graph.nodes().len());
-                let (found, expected) = (evaluate(&fused, &given).unwrap(), evaluate(&graph, &given).unwrap());
-                for ((port, found), (_, expected)) in found.iter().zip(&expected) {
-                    let error = distance(found, expected);
-                    assert!(error < EXACT, "{} {port:?}: {error:e}", case.name);
-                }
-            }
+            [forward, backward].iter().for_each(|graph| check(&case.name, graph, case.batch));
         }
+        let others = [roles::evaluation(&case.program).unwrap(), roles::jacobian(&case.program, false).unwrap()];
+        let signs = roles::signs(&case.program).unwrap();
+        others.iter().chain(&signs).for_each(|graph| check(&case.name, graph, case.batch));
     }
 }
 
@@ -50,4 +54,8 @@ fn an_inverted_residual_leaves_no_elementwise_primitive_but_the_sum_of_its_gradi
     let lean = fuse(&roles::backward(&program, MemoryMode::Lean, false).unwrap()).unwrap();
     assert_eq!(count(&lean, |op| *op == Op::BatchNormApply { relu: true }), 2);
     assert_eq!(count(&lean, |op| matches!(op, Op::Relu | Op::ReluGrad)), 0);
+    let jacobian = fuse(&roles::jacobian(&program, false).unwrap()).unwrap();
+    assert_eq!(count(&jacobian, |op| *op == Op::BatchNormApplyGrad { relu: true }), 2);
+    assert_eq!(count(&jacobian, |op| *op == Op::BatchNormApplyGrad { relu: false }), 1);
+    assert_eq!(count(&jacobian, |op| matches!(op, Op::Relu | Op::ReluGrad | Op::BatchNormApply { .. })), 0);
 }

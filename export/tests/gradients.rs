@@ -13,7 +13,7 @@ use nasbn_models::{
     Shape,
     manifest::{MemoryMode, Port},
 };
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis};
 use operators::{Case, DIFFERENCES, EXACT, Numbers, STEP, cases, distance, feed, feeds};
 
 /// `sum dy . y`, whose gradients a seed of `dy` gives.
@@ -184,6 +184,116 @@ fn backward_graphs_of_operators_follow_central_differences_in_both_memory_modes(
             assert!(error < DIFFERENCES, "{} {of:?}: {error:e}", case.name);
         }
     }
+}
+
+/// Central differences of `sum dy . y` of every sample with respect to a parameter that the samples share: a row each.
+fn sample_differences(graph: &Graph, feeds: &Feeds, dy: &ArrayD<f64>, port: Port) -> ArrayD<f64> {
+    let (batch, length) = (dy.shape()[0], feeds.ports[&port].len());
+    let mut rows = ArrayD::zeros(vec![batch, length]);
+    for i in 0..length {
+        let at = |offset: f64| {
+            let mut feeds = feeds.clone();
+            feeds.ports.get_mut(&port).unwrap().as_slice_mut().unwrap()[i] += offset;
+            let product = &evaluate(graph, &feeds).unwrap()[0].1 * dy;
+            product.axis_iter(Axis(0)).map(|sample| sample.sum()).collect::<Vec<f64>>()
+        };
+        for (n, (up, down)) in at(STEP).into_iter().zip(at(-STEP)).enumerate() {
+            rows[[n, i]] = (up - down) / (2.0 * STEP);
+        }
+    }
+    rows
+}
+
+/// With constant statistics, against central differences: of x as it is, of gamma and beta a row a sample.
+fn check_samples(what: &str, forward: &Graph, jacobian: &Graph, given: &Feeds) {
+    let dy = &given.ports[&Port::Dy];
+    for (port, found) in evaluate(jacobian, given).unwrap() {
+        let expected = match port {
+            Port::Dx => differences(forward, given, dy, Port::X),
+            Port::SampleDGamma(i) => sample_differences(forward, given, dy, Port::Gamma(i)),
+            Port::SampleDBeta(i) => sample_differences(forward, given, dy, Port::Beta(i)),
+            other => panic!("{other:?} is no output of a Jacobian graph"),
+        };
+        let error = distance(&found, &expected);
+        assert!(error < DIFFERENCES, "{what} {port:?}: {error:e}");
+    }
+}
+
+#[test]
+fn a_batch_norm_with_given_statistics_follows_central_differences_sample_by_sample() {
+    let mut graph = Graph::new();
+    let vector = Dims::vector(3);
+    let x = graph.leaf(Op::Input(Port::X), Dims::Image(Shape::new(3, 5, 4)));
+    let ports = [Port::Gamma(0), Port::Beta(0), Port::Mean(0), Port::Var(0)];
+    let [gamma, beta, mean, var] = ports.map(|port| graph.leaf(Op::Input(port), vector.clone()));
+    let y = graph.apply(Op::BatchNormApply { relu: false }, &[x, gamma, beta, mean, var]).unwrap();
+    graph.output(Port::Y, y);
+    let mut jacobian = graph.clone();
+    jacobian.clear_outputs();
+    let dy = jacobian.leaf(Op::Input(Port::Dy), Dims::Image(Shape::new(3, 5, 4)));
+    assert!(differentiate(&mut jacobian.clone(), y, dy, &[var]).unwrap_err().to_string().contains("constants"));
+    let gradients = differentiate(&mut jacobian, y, dy, &[x, gamma, beta]).unwrap();
+    for (port, gradient) in [Port::Dx, Port::SampleDGamma(0), Port::SampleDBeta(0)].into_iter().zip(gradients) {
+        jacobian.output(port, gradient.unwrap());
+    }
+    check_samples("BatchNormApply", &graph, &jacobian, &feeds(&jacobian, 3, 21));
+}
+
+#[test]
+fn jacobian_graphs_of_operators_follow_central_differences_sample_by_sample() {
+    for case in cases() {
+        let forward = roles::forward(&case.program, MemoryMode::Fast, false).unwrap();
+        let mut given = smooth_feeds(&case, &roles::forward(&case.program, MemoryMode::Lean, false).unwrap());
+        given.ports.retain(|p, _| !matches!(p, Port::Mean(_) | Port::Var(_)));
+        for (port, value) in evaluate(&forward, &given).unwrap() {
+            given.ports.insert(port, value);
+        }
+        let jacobian = roles::jacobian(&case.program, false).unwrap();
+        feed(&jacobian, case.batch, &mut Numbers(7), &mut given);
+        check_samples(&case.name, &roles::evaluation(&case.program).unwrap(), &jacobian, &given);
+    }
+}
+
+#[test]
+fn graphs_of_indicators_take_what_a_fast_pass_keeps() {
+    for case in cases() {
+        for from_image in [false, true] {
+            let ports = |graph: &Graph| graph.inputs().into_iter().map(|(p, _)| p).collect::<Vec<_>>();
+            let backward = roles::backward(&case.program, MemoryMode::Fast, from_image).unwrap();
+            let jacobian = roles::jacobian(&case.program, from_image).unwrap();
+            assert_eq!(ports(&jacobian), ports(&backward), "{} image {from_image}", case.name);
+            let signs = roles::signs(&case.program).unwrap();
+            assert_eq!(signs.is_some(), case.program.batch_norms().next().is_some());
+            let kept = |port: &Port| matches!(port, Port::X | Port::Saved(_));
+            for port in signs.iter().flat_map(ports).filter(kept) {
+                assert!(ports(&backward).contains(&port), "{}: {port:?} is not kept", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn signs_agree_where_both_are_positive_or_both_are_not() {
+    let program = cases().into_iter().find(|c| c.name.starts_with("identity 3x5x4")).unwrap().program;
+    let graph = roles::signs(&program).unwrap().unwrap();
+    let mut given = feeds(&graph, 2, 5);
+    let (gamma, beta) = (given.ports[&Port::Gamma(0)].clone(), given.ports[&Port::Beta(0)].clone());
+    let (mean, var) = (given.ports[&Port::Mean(0)].clone(), given.ports[&Port::Var(0)].clone());
+    // An activation of exactly zero counts as not positive.
+    given.ports.get_mut(&Port::Beta(0)).unwrap()[0] = 0.0;
+    given.ports.get_mut(&Port::X).unwrap()[[1, 0, 2, 2]] = mean[0];
+    let x = &given.ports[&Port::X];
+    let mut equal = 0;
+    for c in 0..3 {
+        for (h, w) in (0..5).flat_map(|h| (0..4).map(move |w| (h, w))) {
+            let beta = if c == 0 { 0.0 } else { beta[c] };
+            let y = |n: usize| gamma[c] * (x[[n, c, h, w]] - mean[c]) / (var[c] + given.epsilon).sqrt() + beta;
+            equal += usize::from((y(0) > 0.0) == (y(1) > 0.0));
+        }
+    }
+    let found = &evaluate(&graph, &given).unwrap()[0].1;
+    let expected = [60.0, equal as f64, equal as f64, 60.0];
+    assert_eq!(found.iter().copied().collect::<Vec<_>>(), expected);
 }
 
 #[test]

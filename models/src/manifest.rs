@@ -10,7 +10,7 @@ pub const MANIFEST_FILE: &str = "manifest.postcard";
 /// First bytes of a manifest, so that a foreign file is told apart from a damaged one.
 pub const MAGIC: [u8; 8] = *b"NASBNBDL";
 /// Version of the format that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Largest manifest that is read, bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 
@@ -42,6 +42,12 @@ pub enum Role {
     Concat,
     /// Gradient of a concatenation: one slice per incoming edge.
     Split,
+    /// Gradients with respect to input, and of every sample with respect to gamma and beta, with the statistics given
+    /// and held constant. Takes what [`Role::Forward`] keeps in [`MemoryMode::Fast`].
+    Jacobian,
+    /// Agreement of activation signs after the operator's BNs, with the statistics given. Takes what [`Role::Forward`]
+    /// keeps in [`MemoryMode::Fast`]. Operators without a BN have none.
+    Signs,
 }
 
 /// Which nodes a graph is made of, and so in which layout its activations are.
@@ -91,6 +97,12 @@ pub enum Port {
     DLogits,
     /// The n-th tensor to join, or to split into.
     Part(u16),
+    /// Gradient of every sample with respect to gamma, `[N, C]`.
+    SampleDGamma(u16),
+    /// Gradient of every sample with respect to beta, `[N, C]`.
+    SampleDBeta(u16),
+    /// Number of equal activation signs of every two samples, `[N, N]`.
+    Agreement,
 }
 
 /// A port and its name in the ONNX graph.
@@ -175,7 +187,7 @@ pub enum ManifestError {
     /// Not a manifest at all.
     #[error("not a nasbn bundle: the manifest does not start with {:?}", core::str::from_utf8(&MAGIC).unwrap_or(""))]
     Foreign,
-    /// Written by a newer program.
+    /// Written by a program of another format, older or newer.
     #[error("the bundle has format {found}, this program reads format {FORMAT_VERSION}")]
     Version {
         /// Format of the bundle.

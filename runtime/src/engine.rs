@@ -47,6 +47,14 @@ pub enum EngineError {
         /// What ONNX Runtime says.
         reason: String,
     },
+    /// A BatchNorm's parameter or statistic is NaN or infinite.
+    #[error("{what} of {name} is not finite")]
+    NotFinite {
+        /// Which of them.
+        what: &'static str,
+        /// Key of the BatchNorm.
+        name: String,
+    },
     /// A tensor could not be made or read.
     #[error("a tensor could not be used: {0}")]
     Tensor(String),

@@ -12,6 +12,7 @@ pub mod composite;
 pub mod data;
 pub mod engine;
 pub mod indicator;
+pub mod indicators;
 pub mod kernels;
 pub mod network;
 pub mod ort_library;

@@ -1,16 +1,21 @@
 //! Runs a path of the supernet: its operators one after another, forwards and backwards.
 
+mod jacobian;
+mod walk;
+
+pub use jacobian::{Jacobian, SignAgreement, SlotJacobian};
+
 use std::{collections::HashMap, path::Path as FsPath, rc::Rc};
 
 use nasbn_models::{
-    Combine, Manifest, Path, Primitive, Program, Supernet,
+    Manifest, Path, Primitive, Program, Supernet,
     manifest::{Lowering, MemoryMode, Owner, Port, Role},
 };
 use ndarray::ArrayView4;
 use ort::{
     environment::Environment,
     session::SessionInputValue,
-    value::{DynValue, Tensor, TensorRef},
+    value::{DynValue, TensorRef},
 };
 
 use crate::{
@@ -39,7 +44,10 @@ struct Tape {
 pub struct Pass {
     /// Logits `[N, classes]`.
     pub logits: Rc<DynValue>,
+    path: Path,
     tapes: Vec<Tape>,
+    /// Which graphs the tapes are for.
+    memory: MemoryMode,
 }
 
 /// Loss of a batch and its gradient.
@@ -59,12 +67,6 @@ pub struct Network {
     programs: HashMap<(usize, u8), Program>,
     options: NetworkOptions,
 }
-
-/// Runs an operator on an edge: network, edge, operator and input give the output.
-type RunEdge<'a> = dyn FnMut(&mut Network, usize, u8, &Rc<DynValue>) -> Result<Rc<DynValue>, EngineError> + 'a;
-
-/// A value that stands on a node while a pass runs.
-type Held = Option<Rc<DynValue>>;
 
 impl Network {
     /// A network of the verified bundle in `directory`.
@@ -142,8 +144,34 @@ impl Network {
         statistics: &mut Statistics,
         keep: bool,
     ) -> Result<Pass, EngineError> {
-        let mut tapes = Vec::new();
         let memory = if keep { self.options.memory } else { MemoryMode::Lean };
+        self.forward_in(path, parameters, images, statistics, (memory, keep))
+    }
+
+    /// As [`Network::forward`], but the pass holds what [`Network::jacobian`] and [`Network::sign_agreement`] need
+    /// (and [`Network::backward`] too), whatever memory mode the network trains in.
+    ///
+    /// # Errors
+    /// If a graph fails.
+    pub fn forward_for_indicators(
+        &mut self,
+        path: &Path,
+        parameters: &BnParameters,
+        images: ArrayView4<'_, f32>,
+        statistics: &mut Statistics,
+    ) -> Result<Pass, EngineError> {
+        self.forward_in(path, parameters, images, statistics, (MemoryMode::Fast, true))
+    }
+
+    fn forward_in(
+        &mut self,
+        path: &Path,
+        parameters: &BnParameters,
+        images: ArrayView4<'_, f32>,
+        statistics: &mut Statistics,
+        (memory, keep): (MemoryMode, bool),
+    ) -> Result<Pass, EngineError> {
+        let mut tapes = Vec::new();
         let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
             let lowering = network.options.lowering;
             let graph = network.engine.find(Self::owner(edge, operator), Role::Forward(memory), lowering)?;
@@ -174,7 +202,7 @@ impl Network {
             y.ok_or_else(|| unexpected(Port::Y))
         };
         let logits = self.walk(path, images, self.options.lowering, &mut run)?;
-        Ok(Pass { logits, tapes })
+        Ok(Pass { logits, path: path.clone(), tapes, memory })
     }
 
     /// Inference with the given statistics: logits `[N, classes]` for `images` `[N, C, H, W]`.
@@ -204,99 +232,6 @@ impl Network {
             take(outputs, Port::Y).map(Rc::new)
         };
         self.walk(path, images, Lowering::Portable, &mut run)
-    }
-
-    /// Walks the edges of a path in order and joins them at nodes. Every tensor is dropped after
-    /// its last use.
-    fn walk(
-        &mut self,
-        path: &Path,
-        images: ArrayView4<'_, f32>,
-        lowering: Lowering,
-        run: &mut RunEdge<'_>,
-    ) -> Result<Rc<DynValue>, EngineError> {
-        let batch = images.shape()[0];
-        let mut held: Vec<Held> = vec![None; self.supernet.nodes.len()];
-        // The copy keeps the image alive as a value of its own for the whole pass.
-        held[0] = Some(Rc::new(Tensor::from_array(images.to_owned())?.into_dyn()));
-        let edges = self.supernet.edges.clone();
-        let mut parts: Vec<Held> = Vec::new();
-        for (e, edge) in edges.iter().enumerate() {
-            let from = usize::from(edge.from);
-            let to = usize::from(edge.to);
-            let operator = self.supernet.operator_on(edge, path);
-            let program = self.programs.get(&(e, operator)).cloned().unwrap_or_default();
-            let value = if program.is_absent() {
-                None
-            } else {
-                let x = match &held[from] {
-                    Some(x) => Rc::clone(x),
-                    None => self.zeros(batch, self.supernet.nodes[from].shape, lowering)?,
-                };
-                Some(if passes_on(&program) { x } else { run(self, e, operator, &x)? })
-            };
-            parts.push(value);
-            if edges.get(e + 1).is_none_or(|next| next.to != edge.to) {
-                let joined = self.join(to, e + 1 - parts.len(), &parts, batch, lowering)?;
-                held[to] = joined;
-                parts.clear();
-            }
-            if !edges[e + 1..].iter().any(|later| later.from == edge.from) {
-                held[from] = None;
-            }
-        }
-        held.pop().flatten().ok_or_else(|| EngineError::Tensor("the path does not lead to the logits".into()))
-    }
-
-    /// Joins the parts (one per incoming edge from `first` on) at a node.
-    fn join(
-        &mut self,
-        node: usize,
-        first: usize,
-        parts: &[Held],
-        batch: usize,
-        lowering: Lowering,
-    ) -> Result<Held, EngineError> {
-        if self.supernet.nodes[node].combine == Combine::Concat && parts.len() > 1 {
-            let mut whole = Vec::with_capacity(parts.len());
-            for (i, part) in parts.iter().enumerate() {
-                let shape = self.supernet.edge_shape(&self.supernet.edges[first + i]);
-                whole.push(match part {
-                    Some(part) => Rc::clone(part),
-                    None => self.zeros(batch, shape, lowering)?,
-                });
-            }
-            let graph = self.engine.find(Owner::Node(node as u16), Role::Concat, lowering)?;
-            let outputs = self.engine.run(graph, |port| match port {
-                Port::Part(i) => Ok(SessionInputValue::from(&*whole[usize::from(i)])),
-                other => Err(unexpected(other)),
-            })?;
-            return take(outputs, Port::Y).map(|y| Some(Rc::new(y)));
-        }
-        let mut sum: Held = None;
-        for part in parts.iter().flatten() {
-            sum = Some(match sum {
-                None => Rc::clone(part),
-                Some(sum) => Rc::new(self.add(&sum, part)?),
-            });
-        }
-        Ok(sum)
-    }
-
-    fn add(&mut self, a: &DynValue, b: &DynValue) -> Result<DynValue, EngineError> {
-        let graph = self.engine.find(Owner::Network, Role::Sum, Lowering::Portable)?;
-        let outputs = self.engine.run(graph, |port| match port {
-            Port::Part(0) => Ok(SessionInputValue::from(a)),
-            Port::Part(1) => Ok(SessionInputValue::from(b)),
-            other => Err(unexpected(other)),
-        })?;
-        take(outputs, Port::Y)
-    }
-
-    fn zeros(&self, batch: usize, shape: nasbn_models::Shape, lowering: Lowering) -> Result<Rc<DynValue>, EngineError> {
-        let (c, h, w) = (shape.channels as usize, shape.height as usize, shape.width as usize);
-        let dims = if lowering == Lowering::Fused { [batch, h, w, c] } else { [batch, c, h, w] };
-        Ok(Rc::new(Tensor::from_array((dims, vec![0.0f32; batch * c * h * w]))?.into_dyn()))
     }
 
     /// Mean softmax cross-entropy of logits `[N, classes]` against class indices `[N]`.
@@ -341,102 +276,36 @@ impl Network {
         gradients: &mut BnParameters,
         path: &Path,
     ) -> Result<(), EngineError> {
-        let Pass { logits, mut tapes } = pass;
+        let Pass { logits, mut tapes, memory, .. } = pass;
         drop(logits);
-        let mut held: Vec<Option<Rc<DynValue>>> = vec![None; self.supernet.nodes.len()];
-        if let Some(last) = held.last_mut() {
-            *last = Some(Rc::new(loss.dlogits));
-        }
-        let edges = self.supernet.edges.clone();
-        let mut split: Vec<Option<Rc<DynValue>>> = Vec::new();
-        for (e, edge) in edges.iter().enumerate().rev() {
-            let to = usize::from(edge.to);
-            let first = edges.iter().position(|other| other.to == edge.to).unwrap_or(e);
-            let last_of_node = edges.get(e + 1).is_none_or(|next| next.to != edge.to);
-            if last_of_node {
-                split = self.split(to, e + 1 - first, held[to].take())?;
+        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&DynValue>| {
+            // Popped, so that what an edge kept is gone when its gradient is there.
+            let tape = tapes.pop().filter(|t| t.edge == edge && t.operator == operator).ok_or_else(not_kept)?;
+            if let Some(dy) = dy {
+                return network.backward_edge(&tape, memory, dy, parameters, statistics, gradients);
             }
-            let operator = self.supernet.operator_on(edge, path);
-            let program = self.programs.get(&(e, operator)).cloned().unwrap_or_default();
-            let dy = split[e - first].take();
-            let dx = if program.is_absent() {
-                None
-            } else if passes_on(&program) {
-                dy
-            } else {
-                let tape = tapes.pop().filter(|t| t.edge == e && t.operator == operator);
-                let tape = tape.ok_or_else(|| EngineError::Tensor("the pass was not kept for its gradients".into()))?;
-                match dy {
-                    Some(dy) => self.backward_edge(tape, &dy, parameters, statistics, gradients)?.map(Rc::new),
-                    None => {
-                        for slot in self.layout.operator(e, operator) {
-                            let range = self.layout.slots()[slot].range.clone();
-                            gradients.gamma[range.clone()].fill(0.0);
-                            gradients.beta[range].fill(0.0);
-                        }
-                        None
-                    }
-                }
-            };
-            let from = usize::from(edge.from);
-            if let (Some(dx), true) = (dx, from != 0) {
-                held[from] = Some(match held[from].take() {
-                    None => dx,
-                    Some(present) => Rc::new(self.add(&present, &dx)?),
-                });
+            for slot in network.layout.operator(edge, operator) {
+                let range = network.layout.slots()[slot].range.clone();
+                gradients.gamma[range.clone()].fill(0.0);
+                gradients.beta[range].fill(0.0);
             }
-        }
-        Ok(())
-    }
-
-    /// Gradient of a node for each of its `count` incoming edges.
-    fn split(&mut self, node: usize, count: usize, dy: Held) -> Result<Vec<Held>, EngineError> {
-        let Some(dy) = dy else { return Ok(vec![None; count]) };
-        if self.supernet.nodes[node].combine == Combine::Sum || count == 1 {
-            return Ok(vec![Some(dy); count]);
-        }
-        let graph = self.engine.find(Owner::Node(node as u16), Role::Split, self.options.lowering)?;
-        let outputs = self.engine.run(graph, |port| match port {
-            Port::Dy => Ok(SessionInputValue::from(&*dy)),
-            other => Err(unexpected(other)),
-        })?;
-        let mut parts = vec![None; count];
-        for (port, value) in outputs {
-            match port {
-                Port::Part(i) if usize::from(i) < count => parts[usize::from(i)] = Some(Rc::new(value)),
-                other => return Err(unexpected(other)),
-            }
-        }
-        Ok(parts)
+            Ok(None)
+        };
+        self.walk_back(path, Rc::new(loss.dlogits), &mut run)
     }
 
     fn backward_edge(
         &mut self,
-        tape: Tape,
+        tape: &Tape,
+        memory: MemoryMode,
         dy: &DynValue,
         parameters: &BnParameters,
         statistics: &Statistics,
         gradients: &mut BnParameters,
     ) -> Result<Option<DynValue>, EngineError> {
-        let Tape { edge, operator, x, saved } = tape;
-        let role = Role::Backward(self.options.memory);
-        let graph = self.engine.find(Self::owner(edge, operator), role, self.options.lowering)?;
-        let slots = self.layout.operator(edge, operator);
-        let layout = &self.layout;
-        let bn = |i: u16| layout.slots()[slots.start + usize::from(i)].range.clone();
-        let outputs = self.engine.run(graph, |port| match port {
-            Port::X => x.as_deref().map(SessionInputValue::from).ok_or_else(|| unexpected(port)),
-            Port::Dy => Ok(SessionInputValue::from(dy)),
-            Port::Gamma(i) => view(&parameters.gamma[bn(i)]),
-            Port::Beta(i) => view(&parameters.beta[bn(i)]),
-            Port::Mean(i) => view(&statistics.mean[bn(i)]),
-            Port::Var(i) => view(&statistics.var[bn(i)]),
-            other => saved
-                .iter()
-                .find(|(port, _)| *port == other)
-                .map(|(_, value)| SessionInputValue::from(value))
-                .ok_or_else(|| unexpected(other)),
-        })?;
+        let outputs = self.run_back(Role::Backward(memory), tape, Some(dy), parameters, statistics)?;
+        let slots = self.layout.operator(tape.edge, tape.operator);
+        let bn = |i: u16| self.layout.slots()[slots.start + usize::from(i)].range.clone();
         let mut dx = None;
         for (port, value) in outputs {
             match port {
@@ -448,11 +317,44 @@ impl Network {
         }
         Ok(dx)
     }
+
+    /// Runs a graph that takes what a forward pass has kept.
+    fn run_back(
+        &mut self,
+        role: Role,
+        tape: &Tape,
+        dy: Option<&DynValue>,
+        parameters: &BnParameters,
+        statistics: &Statistics,
+    ) -> Result<Vec<(Port, DynValue)>, EngineError> {
+        let graph = self.engine.find(Self::owner(tape.edge, tape.operator), role, self.options.lowering)?;
+        let slots = self.layout.operator(tape.edge, tape.operator);
+        let layout = &self.layout;
+        let bn = |i: u16| layout.slots()[slots.start + usize::from(i)].range.clone();
+        self.engine.run(graph, |port| match port {
+            Port::X => tape.x.as_deref().map(SessionInputValue::from).ok_or_else(|| unexpected(port)),
+            Port::Dy => dy.map(SessionInputValue::from).ok_or_else(|| unexpected(port)),
+            Port::Gamma(i) => view(&parameters.gamma[bn(i)]),
+            Port::Beta(i) => view(&parameters.beta[bn(i)]),
+            Port::Mean(i) => view(&statistics.mean[bn(i)]),
+            Port::Var(i) => view(&statistics.var[bn(i)]),
+            other => tape
+                .saved
+                .iter()
+                .find(|(port, _)| *port == other)
+                .map(|(_, value)| SessionInputValue::from(value))
+                .ok_or_else(|| unexpected(other)),
+        })
+    }
 }
 
 /// Whether a program is nothing but its input.
 fn passes_on(program: &Program) -> bool {
     program.steps.len() == 1 && program.steps[0].primitive == Primitive::Input
+}
+
+fn not_kept() -> EngineError {
+    EngineError::Tensor("the pass was not kept for its gradients".into())
 }
 
 fn unexpected(port: Port) -> EngineError {

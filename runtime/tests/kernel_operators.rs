@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use nasbn_runtime::kernels::{
-    Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, Serial, Statistics, Trained, global_avg_pool,
-    global_avg_pool_grad, operators,
+    Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, SampleGradients, Serial, Statistics, Trained,
+    global_avg_pool, global_avg_pool_grad, operators,
 };
 use nasbn_runtime::ort_library;
 use ort::session::builder::GraphOptimizationLevel;
@@ -95,9 +95,9 @@ fn batch_norm_is_what_the_kernel_computes() {
 }
 
 #[test]
-fn the_gradient_is_what_the_kernel_computes() {
+fn the_gradients_are_what_the_kernels_compute() {
     let Some(gradient) = session("gradient") else { return };
-    let mut gradient = gradient.unwrap();
+    let (mut gradient, mut samples) = (gradient.unwrap(), session("samples").unwrap().unwrap());
     for batch in [1, 3, 700] {
         let (dims, shape, channel) = shapes(batch);
         let (x, dy) = (values(1, dims.values()), values(2, dims.values()));
@@ -108,6 +108,10 @@ fn the_gradient_is_what_the_kernel_computes() {
         let (affine, statistics) = (Affine { gamma: &gamma, beta: &beta }, Statistics { mean: &mean, var: &var });
         let mut norm = BatchNorm::new("test", EPSILON, true).unwrap();
         norm.gradient(&Serial, dims, &dy, &x, affine, statistics, out).unwrap();
+        let (mut sample_dx, mut rows) = (vec![0.0; x.len()], [vec![0.0; batch * 24], vec![0.0; batch * 24]]);
+        let [sample_dgamma, sample_dbeta] = &mut rows;
+        let out = SampleGradients { dx: &mut sample_dx, dgamma: sample_dgamma, dbeta: sample_dbeta };
+        norm.gradient_of_samples(&Serial, dims, &dy, &x, affine, statistics, out).unwrap();
         let inputs = [
             ("dy", shape.clone(), dy),
             ("x", shape, x),
@@ -117,6 +121,8 @@ fn the_gradient_is_what_the_kernel_computes() {
             ("var", channel, var),
         ];
         assert_eq!(run(&mut gradient, &inputs).unwrap(), [dx, dgamma, dbeta], "batch {batch}");
+        let [sample_dgamma, sample_dbeta] = rows;
+        assert_eq!(run(&mut samples, &inputs).unwrap(), [sample_dx, sample_dgamma, sample_dbeta], "batch {batch}");
     }
 }
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
 from networks import Network
-from reference import MOMENTUM, Normalisation, curves, gradients
+from reference import MOMENTUM, Normalisation, curves, gradients, kernels
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -75,6 +75,8 @@ MOBILENET = [Bundle("mobilenet", 64, bn) for bn in ("every-operator", "convoluti
 MOBILENET_PATH = "234056101430265016025"
 GRADIENTS = [(b, path) for b in MACRO for path in ("22212220", "01020120", "00000000")]
 GRADIENTS += [(b, MOBILENET_PATH) for b in MOBILENET]
+KERNELS = [(b, "22212220") for b in MACRO if b.image_size == 16] + [(b, "01020120") for b in MACRO if b.image_size == 15]
+KERNELS += [(b, MOBILENET_PATH) for b in MOBILENET]
 CURVES = [(b, path) for b in MACRO if b.image_size == 16 for path in ("22212220", "01020120")]
 # A power of two, so that float32 and float64 take the same rate.
 RATE = 0.0625
@@ -152,6 +154,33 @@ def make_gradients(bundle: Bundle, path: str, weights: Weights) -> None:
     }
     write(name, options, tensors)
     print(f"{name}: loss {exact['loss'][0]:.4f}, float32 gradients off by {rms(errors['gradients']):.2e}")
+
+
+def make_kernels(bundle: Bundle, path: str, weights: Weights) -> None:
+    """Tangent kernels of the batch and the parameters of the gradients' fixture."""
+    data = f"gradients-{bundle.name}-{path}.safetensors"
+    given = load_file(FIXTURES / data)
+    network = network_of(bundle, path, weights)
+    norms = [(name, bn.num_features) for name, bn in network.batch_norms()]
+    ends = np.cumsum([n for _, n in norms])[:-1]
+    gamma, beta = (
+        {name: part for (name, _), part in zip(norms, np.split(given[kind], ends))} for kind in ("gamma", "beta")
+    )
+    network.load_batch_norms(gamma, beta)
+    exact, errors = kernels(network, NOISE.apply(given["images"]))
+    name = f"kernel-{bundle.name}-{path}"
+    options = {
+        "bundle": asdict(bundle),
+        "weights_sha256": weights.sha256,
+        "path": path,
+        "data": data,
+        "normalisation": asdict(NOISE),
+        "batch_norms": norms,
+        "torch": torch.__version__,
+        "torch_f32_errors": errors,
+    }
+    write(name, options, exact)
+    print(f"{name}: float32 kernels off by", *(f"{rms(errors[kind]):.2e}" for kind in exact))
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -232,6 +261,9 @@ def main() -> None:
         for bundle, path in GRADIENTS:
             if options.only in f"gradients-{bundle.name}-{path}":
                 make_gradients(bundle, path, weights(bundle))
+        for bundle, path in KERNELS:
+            if options.only in f"kernel-{bundle.name}-{path}":
+                make_kernels(bundle, path, weights(bundle))
         if options.only in "curve-":
             pixels, labels = digits()
             save_file({"images": pixels, "labels": labels}, FIXTURES / DIGITS_FILE)

@@ -1,4 +1,4 @@
-"""What PyTorch says of a path: loss, logits, statistics and gradients of one batch, and curves of SGD.
+"""What PyTorch says of a path: loss, logits, statistics and gradients of one batch, its tangent kernel, and curves of SGD.
 
 Everything is computed in float64, and in float32 to learn how far PyTorch's own rounding leads away from it. The
 float32 figures come from several runs, one for each way that PyTorch has of computing the same convolutions (memory
@@ -96,6 +96,39 @@ def gradients(network: Network, images: np.ndarray, labels: np.ndarray) -> tuple
         for kind in ("loss", "logits", "mean", "var"):
             errors.setdefault(kind, []).append(relative(got[kind], exact[kind]))
     return exact, errors
+
+
+def kernels_once(network: Network, images: np.ndarray, dtype: torch.dtype, way: tuple) -> dict[str, np.ndarray]:
+    """The tangent kernel of all gammas and betas, `[N, N]`: of the summed logits, and of every logit, summed.
+
+    Statistics are those of the whole batch, and constants. Every sample then goes through the network alone, and has a
+    backward pass of its own for every number that is differentiated.
+    """
+    layout, onednn = way
+    network = copy.deepcopy(network).to(dtype).to(memory_format=layout).train()
+    with torch.backends.mkldnn.flags(enabled=onednn):
+        batch = torch.from_numpy(images).to(dtype).contiguous(memory_format=layout)
+        with torch.no_grad():
+            _, seen = statistics_of(network, batch)
+        for name, bn in network.batch_norms():
+            bn.running_mean, bn.running_var = seen[name]
+        network.eval()
+        rows: list[list[torch.Tensor]] = []
+        for sample in batch:
+            logits = network(sample[None])[0]
+            numbers = [logits.sum(), *logits]
+            gradients = [torch.autograd.grad(n, network.trainable(), retain_graph=True) for n in numbers]
+            rows.append([torch.cat([g.double().flatten() for g in gradient]) for gradient in gradients])
+    of_number = [torch.stack(column) for column in zip(*rows)]
+    grams = [(j @ j.T).numpy() for j in of_number]
+    return {"theta_sum": grams[0], "theta_each_class": np.sum(grams[1:], axis=0)}
+
+
+def kernels(network: Network, images: np.ndarray) -> tuple[dict, dict]:
+    """The float64 kernels, and the relative L2 errors of every float32 run."""
+    exact = kernels_once(network, images, torch.float64, EXACT_WAY)
+    single = [kernels_once(network, images, torch.float32, way) for way in F32_WAYS]
+    return exact, {kind: [relative(run[kind], exact[kind]) for run in single] for kind in exact}
 
 
 def curve(

@@ -154,6 +154,8 @@ fn reference_graph(case: &Case, role: Role, from_image: bool) -> Graph {
     match role {
         Role::Forward(memory) => roles::forward(&case.program, memory, from_image),
         Role::Backward(memory) => roles::backward(&case.program, memory, from_image),
+        Role::Jacobian => roles::jacobian(&case.program, from_image),
+        Role::Signs => roles::signs(&case.program).map(Option::unwrap),
         _ => roles::evaluation(&case.program),
     }
     .unwrap()
@@ -190,8 +192,13 @@ fn every_operator_has_all_its_graphs() {
             assert!(roles.contains(&(Role::Backward(memory), lowering)));
         }
     }
+    for role in [Role::Jacobian, Role::Signs] {
+        for lowering in [Lowering::Portable, Lowering::Fused] {
+            assert!(roles.contains(&(role, lowering)));
+        }
+    }
     assert!(roles.contains(&(Role::Evaluate, Lowering::Portable)));
-    assert_eq!(roles.len(), 9, "what passes its input on when deployed has no inference graph");
+    assert_eq!(roles.len(), 13, "what passes its input on when deployed has no inference graph");
 }
 
 #[test]

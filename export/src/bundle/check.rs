@@ -123,6 +123,12 @@ fn shape_of(supernet: &Supernet, graph: &Graph, port: Port) -> Option<Vec<Vec<Op
             let channels = program.batch_norms().nth(usize::from(i)).map_or(-1, i64::from);
             Some(vec![vec![Some(channels)]])
         }
+        Port::SampleDGamma(i) | Port::SampleDBeta(i) => {
+            let program = supernet.program(usize::from(edge), operator).ok()?;
+            let channels = program.batch_norms().nth(usize::from(i)).map_or(-1, i64::from);
+            Some(vec![vec![None, Some(channels)]])
+        }
+        Port::Agreement => Some(vec![vec![None, None]]),
         _ => None,
     }
 }

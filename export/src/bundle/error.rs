@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nasbn_models::manifest::{MANIFEST_FILE, ManifestError};
+use nasbn_models::manifest::{FORMAT_VERSION, MANIFEST_FILE, ManifestError};
 
 use crate::tensors::TensorError;
 
@@ -85,8 +85,12 @@ impl BundleError {
             Self::Manifest { source: ManifestError::Foreign, .. } => {
                 "name the directory that `nasbn-export build --out DIR` wrote"
             }
+            Self::Manifest { source: ManifestError::Version { found }, .. } if *found > FORMAT_VERSION => {
+                "it was built by a newer version: update this program, or build the bundle again with the \
+                 `nasbn-export` of this version"
+            }
             Self::Manifest { source: ManifestError::Version { .. }, .. } => {
-                "build the bundle again with the `nasbn-export` of this version, or update this program"
+                "it was built by an older version: build the bundle again with the `nasbn-export` of this version"
             }
             Self::Io { .. } => return None,
             Self::NotAFile { .. } => "copy the bundle with `cp -rL`, so that it holds the files themselves",

@@ -26,6 +26,8 @@ pub enum Dims {
     Features(u32),
     /// One number a sample: `[N]`.
     Samples,
+    /// One number for every two samples: `[N, N]`.
+    Pairs,
     /// Independent of the batch: weights, `[C]` vectors, and scalars (no extents).
     Fixed(Vec<u32>),
 }
@@ -47,6 +49,7 @@ impl Dims {
             Self::Image(s) => vec![batch, s.channels as usize, s.height as usize, s.width as usize],
             Self::Features(features) => vec![batch, *features as usize],
             Self::Samples => vec![batch],
+            Self::Pairs => vec![batch, batch],
             Self::Fixed(dims) => dims.iter().map(|&d| d as usize).collect(),
         }
     }
@@ -160,6 +163,11 @@ impl Graph {
     /// Makes `value` an output.
     pub fn output(&mut self, port: Port, value: Value) {
         self.outputs.push((port, value));
+    }
+
+    /// Takes all outputs away, to make others.
+    pub fn clear_outputs(&mut self) {
+        self.outputs.clear();
     }
 
     /// Ports of the graph's inputs, in the order of [`crate::ports`].

@@ -5,7 +5,7 @@ use ndarray::ArrayD;
 
 use super::{
     Dims, Graph, GraphError, Value,
-    ops::{batch_norm, conv, linear, loss, pointwise, pool},
+    ops::{batch_norm, conv, linear, loss, pointwise, pool, signs},
 };
 
 /// How a square window moves over an image that is padded by `(kernel - 1) / 2` on every side.
@@ -126,6 +126,12 @@ pub enum Op {
         /// Whether a ReLU follows inside the primitive (fused lowering only).
         relu: bool,
     },
+    /// Gradients of [`Op::BatchNormApply`], of gamma and beta a row a sample: g, x, gamma, mean, var -> dx, dgamma
+    /// `[N, C]`, dbeta `[N, C]`.
+    BatchNormApplyGrad {
+        /// Whether a ReLU is differentiated along (fused lowering only); its mask needs beta as a sixth input.
+        relu: bool,
+    },
     /// `max(x, 0)`: x -> y.
     Relu,
     /// g where y > 0, else 0: g, y -> dx.
@@ -172,6 +178,8 @@ pub enum Op {
     SoftmaxCrossEntropy,
     /// Gradient of the mean loss with respect to the logits: g (scalar), logits, labels -> dlogits.
     SoftmaxCrossEntropyGrad,
+    /// In how many places two samples are both above zero, or both not: x -> `[N, N]`.
+    SignAgreement,
 }
 
 /// What a vector-Jacobian rule works with: a node, the gradients of its outputs so far, and which
@@ -205,6 +213,7 @@ impl Op {
             Self::BatchNormTrain { .. } => "BatchNormTrain",
             Self::BatchNormTrainGrad { .. } => "BatchNormTrainGrad",
             Self::BatchNormApply { .. } => "BatchNormApply",
+            Self::BatchNormApplyGrad { .. } => "BatchNormApplyGrad",
             Self::Relu => "Relu",
             Self::ReluGrad => "ReluGrad",
             Self::Sigmoid => "Sigmoid",
@@ -222,6 +231,7 @@ impl Op {
             Self::LinearInputGrad => "LinearInputGrad",
             Self::SoftmaxCrossEntropy => "SoftmaxCrossEntropy",
             Self::SoftmaxCrossEntropyGrad => "SoftmaxCrossEntropyGrad",
+            Self::SignAgreement => "SignAgreement",
         }
     }
 
@@ -230,9 +240,10 @@ impl Op {
         let dims = match self {
             Self::Input(_) | Self::Weight(_) | Self::Constant(_) | Self::One => None,
             Self::Conv { .. } | Self::ConvInputGrad { .. } => conv::dims(self, inputs),
-            Self::BatchNormTrain { .. } | Self::BatchNormTrainGrad { .. } | Self::BatchNormApply { .. } => {
-                batch_norm::dims(self, inputs)
-            }
+            Self::BatchNormTrain { .. }
+            | Self::BatchNormTrainGrad { .. }
+            | Self::BatchNormApply { .. }
+            | Self::BatchNormApplyGrad { .. } => batch_norm::dims(self, inputs),
             Self::Relu | Self::ReluGrad | Self::Sigmoid | Self::SigmoidGrad | Self::Add | Self::Mul => {
                 pointwise::dims(self, inputs)
             }
@@ -243,6 +254,7 @@ impl Op {
             | Self::GlobalAvgPoolGrad { .. } => pool::dims(self, inputs),
             Self::Flatten | Self::Unflatten | Self::Linear | Self::LinearInputGrad => linear::dims(self, inputs),
             Self::SoftmaxCrossEntropy | Self::SoftmaxCrossEntropyGrad => loss::dims(self, inputs),
+            Self::SignAgreement => signs::dims(inputs),
         };
         dims.ok_or_else(|| GraphError::Shape {
             op: self.name(),
@@ -256,9 +268,10 @@ impl Op {
             Self::Input(_) | Self::Weight(_) | Self::Constant(_) => None,
             Self::One => Some(vec![ArrayD::from_elem(ndarray::IxDyn(&[]), 1.0)]),
             Self::Conv { .. } | Self::ConvInputGrad { .. } => conv::evaluate(self, inputs),
-            Self::BatchNormTrain { .. } | Self::BatchNormTrainGrad { .. } | Self::BatchNormApply { .. } => {
-                batch_norm::evaluate(self, inputs, epsilon)
-            }
+            Self::BatchNormTrain { .. }
+            | Self::BatchNormTrainGrad { .. }
+            | Self::BatchNormApply { .. }
+            | Self::BatchNormApplyGrad { .. } => batch_norm::evaluate(self, inputs, epsilon),
             Self::Relu | Self::ReluGrad | Self::Sigmoid | Self::SigmoidGrad | Self::Add | Self::Mul => {
                 pointwise::evaluate(self, inputs)
             }
@@ -269,6 +282,7 @@ impl Op {
             | Self::GlobalAvgPoolGrad { .. } => pool::evaluate(self, inputs),
             Self::Flatten | Self::Unflatten | Self::Linear | Self::LinearInputGrad => linear::evaluate(self, inputs),
             Self::SoftmaxCrossEntropy | Self::SoftmaxCrossEntropyGrad => loss::evaluate(self, inputs),
+            Self::SignAgreement => signs::evaluate(inputs),
         };
         values.ok_or_else(|| GraphError::Shape {
             op: self.name(),
@@ -282,6 +296,7 @@ impl Op {
             Self::Input(_) | Self::Weight(_) | Self::Constant(_) | Self::One => Ok(Vec::new()),
             Self::Conv { .. } => conv::vjp(self, rule),
             Self::BatchNormTrain { relu: false } => batch_norm::vjp(self, rule),
+            Self::BatchNormApply { relu: false } => batch_norm::vjp_of_samples(self, rule),
             Self::Relu | Self::Sigmoid | Self::Add | Self::Mul => pointwise::vjp(self, rule),
             Self::SumPixels | Self::AvgPool(_) | Self::GlobalAvgPool => pool::vjp(self, rule),
             Self::Flatten | Self::Unflatten | Self::Linear => linear::vjp(self, rule),

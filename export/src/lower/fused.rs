@@ -5,6 +5,7 @@
 //! | BatchNormTrain | x, gamma, beta, (residual) | epsilon, relu | y, mean, var |
 //! | BatchNormTrainGrad | dy, x, gamma, beta, mean, var | epsilon, relu | dx, dgamma, dbeta |
 //! | BatchNormApply | x, gamma, beta, mean, var, (residual) | epsilon, relu | y |
+//! | BatchNormApplyGrad | dy, x, gamma, beta, mean, var | epsilon, relu | dx, dgamma `[N, C]`, dbeta `[N, C]` |
 //! | DepthwiseConv | x, w `[k, k, C]` | kernel, stride, pad | y |
 //! | DepthwiseConvGrad | dy, w `[k, k, C]` | kernel, stride, pad, height, width | dx |
 //! | GlobalAvgPool | x | | `[N, C]` |
@@ -53,7 +54,7 @@ pub fn fuse(graph: &Graph) -> Result<Graph, GraphError> {
                 }
                 Ok(None)
             }
-            Op::BatchNormTrainGrad { relu: false } => masked(rewriter, value),
+            Op::BatchNormTrainGrad { relu: false } | Op::BatchNormApplyGrad { relu: false } => masked(rewriter, value),
             _ => Ok(None),
         }
     };
@@ -110,7 +111,11 @@ fn masked(rewriter: &mut Rewriter<'_>, value: Value) -> Result<Option<Value>, Gr
         return Ok(None);
     }
     let inputs = [g, x, gamma, mean, var, beta].map(|v| rewriter.copy(v)).into_iter().collect::<Result<Vec<_>, _>>()?;
-    let fused = rewriter.apply(Op::BatchNormTrainGrad { relu: true }, &inputs)?;
+    let op = match node.op {
+        Op::BatchNormTrainGrad { .. } => Op::BatchNormTrainGrad { relu: true },
+        _ => Op::BatchNormApplyGrad { relu: true },
+    };
+    let fused = rewriter.apply(op, &inputs)?;
     rewriter.note(value.node, fused, node.outputs.len());
     Ok(Some(fused.sibling(value.output)))
 }
@@ -118,9 +123,11 @@ fn masked(rewriter: &mut Rewriter<'_>, value: Value) -> Result<Option<Value>, Gr
 /// Adds the nodes of one primitive; `false` if the portable ones should do.
 pub(crate) fn emit(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<bool, GraphError> {
     match node.op {
-        Op::BatchNormTrain { relu } | Op::BatchNormTrainGrad { relu } | Op::BatchNormApply { relu } => {
-            batch_norm(l, node, value, relu)?;
-        }
+        Op::BatchNormTrain { relu }
+        | Op::BatchNormTrainGrad { relu }
+        | Op::BatchNormApply { relu }
+        | Op::BatchNormApplyGrad { relu } => batch_norm(l, node, value, relu)?,
+        Op::SignAgreement => portable::sign_agreement(l, node, value, Nhwc)?,
         Op::Conv { window: window @ Window { kernel: 1, .. }, groups: 1 } => pointwise(l, node, value, window)?,
         Op::Conv { window, groups } if is_depthwise(l, node, groups)? && node.inputs.len() == 2 => {
             depthwise(l, node, value, window, groups, None)?;
@@ -142,7 +149,7 @@ pub(crate) fn emit(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<boo
 
 fn batch_norm(l: &mut Lowerer<'_>, node: &Node, value: Value, relu: bool) -> Result<(), GraphError> {
     let mut inputs = node.inputs.iter().map(|&v| l.read(v, Nhwc)).collect::<Result<Vec<_>, _>>()?;
-    if matches!(node.op, Op::BatchNormTrainGrad { .. }) {
+    if matches!(node.op, Op::BatchNormTrainGrad { .. } | Op::BatchNormApplyGrad { .. }) {
         // The kernel has beta in the fourth place; without a mask it is not looked at.
         let beta = if relu { inputs.pop() } else { None };
         let channels = l.shape(node.inputs[1])?.channels;
@@ -152,6 +159,7 @@ fn batch_norm(l: &mut Lowerer<'_>, node: &Node, value: Value, relu: bool) -> Res
     }
     let stems: &[&str] = match node.op {
         Op::BatchNormTrainGrad { .. } => &["dx", "dgamma", "dbeta"],
+        Op::BatchNormApplyGrad { .. } => &["dx", "sample_dgamma", "sample_dbeta"],
         _ => &["normalised", "mean", "var"],
     };
     let outputs = stems.iter().take(node.outputs.len()).enumerate();

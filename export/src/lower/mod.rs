@@ -155,6 +155,7 @@ impl<'g> Lowerer<'g> {
             (Dims::Image(s), Layout::Nhwc) => vec![Dim::Batch, fixed(s.height), fixed(s.width), fixed(s.channels)],
             (Dims::Features(features), _) => vec![Dim::Batch, fixed(*features)],
             (Dims::Samples, _) => vec![Dim::Batch],
+            (Dims::Pairs, _) => vec![Dim::Batch, Dim::Batch],
             (Dims::Fixed(dims), _) => dims.iter().map(|&d| fixed(d)).collect(),
         })
     }

@@ -36,12 +36,14 @@ pub(crate) fn emit(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<(),
         }
         Op::BatchNormTrain { relu: false } if node.inputs.len() == 3 => batch_norm_train(l, node, value),
         Op::BatchNormTrainGrad { relu: false } => batch_norm_train_grad(l, node, value),
+        Op::BatchNormApplyGrad { relu: false } => batch_norm_apply_grad(l, node, value),
         Op::BatchNormApply { relu: false } if node.inputs.len() == 5 => {
             let inputs = read_all(l, node)?;
             let y = l.define(value, Nchw, "normalised");
             normalise(l, &inputs.iter().map(String::as_str).collect::<Vec<_>>(), &y);
             Ok(())
         }
+        Op::SignAgreement => sign_agreement(l, node, value, Nchw),
         Op::SoftmaxCrossEntropy => softmax_cross_entropy(l, node, value),
         Op::SoftmaxCrossEntropyGrad => softmax_cross_entropy_grad(l, node, value),
         Op::AvgPoolGrad { window, height, width } => avg_pool_grad(l, node, value, *window, [*height, *width]),
@@ -271,9 +273,7 @@ fn batch_norm_train_grad(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Resu
     let [g, x, gamma, mean, var] = inputs.as_slice() else {
         return Err(GraphError::NotLowered { op: node.op.name() });
     };
-    let channels = [i64::from(shape.channels)];
-    let ones = l.constant(&format!("ones_{}", channels[0]), &channels, &vec![1.0; shape.channels as usize]);
-    let zeros = l.constant(&format!("zeros_{}", channels[0]), &channels, &vec![0.0; shape.channels as usize]);
+    let [ones, zeros] = ones_and_zeros(l, shape.channels);
     let hhat = l.builder.fresh("hhat");
     normalise(l, &[x, &ones, &zeros, mean, var], &hhat);
     let product = l.node("Mul", &[g, &hhat], &[]);
@@ -304,6 +304,55 @@ fn batch_norm_train_grad(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Resu
     normalise(l, &[g, gamma, &zeros, &zeros, var], &through_g);
     let dx = l.define(value, Nchw, "dx");
     l.builder.node("Add", &[&through_g, &through_x], &[&dx], &[]);
+    Ok(())
+}
+
+/// Two vectors of constants, `[channels]` each.
+fn ones_and_zeros(l: &mut Lowerer<'_>, channels: u32) -> [String; 2] {
+    let mut vector = |stem, value| {
+        l.constant(&format!("{stem}_{channels}"), &[i64::from(channels)], &vec![value; channels as usize])
+    };
+    [vector("ones", 1.0), vector("zeros", 0.0)]
+}
+
+/// Sums over pixels alone, and `dx = gamma r g`, an affine map of g.
+fn batch_norm_apply_grad(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<(), GraphError> {
+    let channels = l.shape(node.inputs[1])?.channels;
+    let inputs = read_all(l, node)?;
+    let [g, x, gamma, mean, var] = inputs.as_slice() else {
+        return Err(GraphError::NotLowered { op: node.op.name() });
+    };
+    let [ones, zeros] = ones_and_zeros(l, channels);
+    let hhat = l.builder.fresh("hhat");
+    normalise(l, &[x, &ones, &zeros, mean, var], &hhat);
+    let product = l.node("Mul", &[g, &hhat], &[]);
+    let axes = l.integers(&[2, 3]);
+    let keep: &[(&str, Attr)] = &[("keepdims", 0.into())];
+    let dgamma = l.define(value.sibling(1), Nchw, "sample_dgamma");
+    l.builder.node("ReduceSum", &[&product, &axes], &[&dgamma], keep);
+    let dbeta = l.define(value.sibling(2), Nchw, "sample_dbeta");
+    l.builder.node("ReduceSum", &[g, &axes], &[&dbeta], keep);
+    if l.is_used(value) {
+        let dx = l.define(value, Nchw, "dx");
+        normalise(l, &[g, gamma, &zeros, &zeros, var], &dx);
+    }
+    Ok(())
+}
+
+/// With S the signs as 1 and -1 and E their number, `(S S^T + E) / 2`. Whole numbers, and exact in float32 up to
+/// E = 2^23.
+pub(super) fn sign_agreement(l: &mut Lowerer<'_>, node: &Node, value: Value, layout: Layout) -> Result<(), GraphError> {
+    let shape = l.shape(node.inputs[0])?;
+    let x = l.read(node.inputs[0], layout)?;
+    let [zero, one, minus_one] =
+        [("zero", 0.0), ("one", 1.0), ("minus_one", -1.0)].map(|(name, value)| l.constant(name, &[], &[value]));
+    let positive = l.node("Greater", &[&x, &zero], &[]);
+    let signs = l.node("Where", &[&positive, &one, &minus_one], &[]);
+    let signs = l.node("Flatten", &[&signs], &[("axis", 1.into())]);
+    let activations = u64::from(shape.channels) * u64::from(shape.pixels());
+    let half = l.constant(&format!("half_of_{activations}"), &[1], &[activations as f32 / 2.0]);
+    let attrs: &[(&str, Attr)] = &[("transB", 1.into()), ("alpha", 0.5_f32.into())];
+    l.node_to(Some((value, layout)), "Gemm", &[&signs, &signs, &half], attrs);
     Ok(())
 }
 

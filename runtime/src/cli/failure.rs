@@ -100,6 +100,9 @@ impl From<LibraryError> for Failure {
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
+        if matches!(error, EngineError::NotFinite { .. }) {
+            return Self::usage(&error).hint("adapt again with a lower rate, or take an earlier checkpoint");
+        }
         Self::usage(&error)
             .with_exit(Exit::Device)
             .hint("check the bundle with `nasbn-export check DIR` and the library with `nasbn doctor`")

@@ -1,4 +1,5 @@
-//! BatchNorm with batch statistics, its rectifier and residual, and its gradient, each in two sweeps over memory.
+//! BatchNorm with batch statistics, its rectifier and residual, and its gradient, each in two sweeps over memory; and
+//! its gradient sample by sample with constant statistics, in one.
 //!
 //! With x[N,H,W,C], M = N * H * W and, per channel, mean = sum(x) / M, var = sum((x - mean)^2) / M,
 //! r = 1 / sqrt(var + epsilon), hhat = (x - mean) * r:
@@ -18,6 +19,7 @@ use super::dims::check_len;
 use super::elementwise::{self, Gradient};
 use super::lanes::Lanes;
 use super::moments::{self, Normalise};
+use super::samples::{SampleOut, Scratch, sample_gradient};
 use super::{Dims, KernelError, Parallel, for_each_part};
 
 /// A BatchNorm operator with the memory that it needs while it works, kept from call to call.
@@ -72,6 +74,17 @@ pub struct Gradients<'a> {
     /// `[C]`.
     pub dgamma: &'a mut [f32],
     /// `[C]`.
+    pub dbeta: &'a mut [f32],
+}
+
+/// Where [`BatchNorm::gradient_of_samples`] writes.
+#[derive(Debug)]
+pub struct SampleGradients<'a> {
+    /// `[N,H,W,C]`.
+    pub dx: &'a mut [f32],
+    /// `[N,C]`.
+    pub dgamma: &'a mut [f32],
+    /// `[N,C]`.
     pub dbeta: &'a mut [f32],
 }
 
@@ -220,6 +233,56 @@ impl BatchNorm {
         elementwise::backward(relu, padded_x, padded_dy, gradient, padded_dx);
         dx_tail.copy_from_slice(padded_dx.get(..dx_tail.len()).unwrap_or_default());
         Ok(())
+    }
+
+    /// The gradient of [`BatchNorm::apply`], whose statistics are constants: with respect to input, and of every sample
+    /// with respect to gamma and beta. With g as above,
+    ///
+    /// ```text
+    /// dbeta[n,c] = sum_hw(g)      dgamma[n,c] = sum_hw(g * hhat)      dx = gamma * r * g
+    /// ```
+    ///
+    /// A sample's results do not depend on the other samples of the batch, bit for bit.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::train`].
+    #[expect(clippy::too_many_arguments, reason = "the operator has this many inputs")]
+    pub fn gradient_of_samples(
+        &mut self,
+        pool: &dyn Parallel,
+        dims: Dims,
+        dy: &[f32],
+        x: &[f32],
+        affine: Affine<'_>,
+        statistics: Statistics<'_>,
+        out: SampleGradients<'_>,
+    ) -> Result<(), KernelError> {
+        let small = [("mean", statistics.mean), ("var", statistics.var)];
+        self.check(dims, &[("dy", dy), ("x", x), ("dx", out.dx)], &small, affine)?;
+        let channels = dims.channels();
+        for (name, values) in [("dgamma", &*out.dgamma), ("dbeta", &*out.dbeta)] {
+            check_len(self.operator, name, values.len(), dims.batch() * channels)?;
+        }
+        // The layout is that of one sample, so that it is the same for every batch.
+        let lanes = Lanes::new(Dims::new(self.operator, 1, dims.height(), dims.width(), channels)?);
+        self.prepare(lanes, affine, statistics);
+        let r: Vec<f64> = statistics.var.iter().map(|&var| rsqrt(var, self.epsilon)).collect();
+        let normalise = Normalise { mean: &self.mean, scale: &self.scale, beta: &self.beta };
+        let image = dims.values() / dims.batch();
+        let rows = out.dgamma.chunks_exact_mut(channels).zip(out.dbeta.chunks_exact_mut(channels));
+        let samples = out.dx.chunks_exact_mut(image).zip(rows);
+        let mut samples: Vec<SampleOut<'_>> =
+            samples.map(|(dx, (dgamma, dbeta))| SampleOut { dx, dgamma, dbeta }).collect();
+        let in_part = lanes.part_len().div_ceil(image);
+        let relu = self.relu;
+        for_each_part(pool, &mut samples, in_part, &|index, samples| {
+            let mut scratch = Scratch::new(lanes, channels);
+            let from = index * in_part * image;
+            let inputs = x[from..].chunks_exact(image).zip(dy[from..].chunks_exact(image));
+            for (inputs, out) in inputs.zip(samples) {
+                sample_gradient(relu, lanes, inputs, normalise, &r, &mut scratch, out);
+            }
+        })
     }
 
     fn check(

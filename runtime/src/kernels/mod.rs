@@ -15,9 +15,10 @@ mod moments;
 pub mod operators;
 mod parallel;
 mod pool;
+mod samples;
 mod taps;
 
-pub use batch_norm::{Affine, BatchNorm, Gradients, Statistics, Trained};
+pub use batch_norm::{Affine, BatchNorm, Gradients, SampleGradients, Statistics, Trained};
 pub use depthwise::{Depthwise, Filter};
 pub use dims::Dims;
 pub use error::KernelError;

@@ -5,13 +5,14 @@
 //! | `BatchNormTrain` | x, gamma, beta, residual? | epsilon, relu | y, mean, var |
 //! | `BatchNormApply` | x, gamma, beta, mean, var, residual? | epsilon, relu | y |
 //! | `BatchNormTrainGrad` | dy, x, gamma, beta, mean, var | epsilon, relu | dx, dgamma, dbeta |
+//! | `BatchNormApplyGrad` | dy, x, gamma, beta, mean, var | epsilon, relu | dx, dgamma, dbeta |
 //! | `DepthwiseConv` | x, w | kernel, stride, pad | y |
 //! | `DepthwiseConvGrad` | dy, w | kernel, stride, pad, height, width | dx |
 //! | `GlobalAvgPool` | x | | y |
 //! | `GlobalAvgPoolGrad` | dy | height, width | dx |
 //!
 //! All tensors are float32. Activations are `[N,H,W,C]`, what belongs to a channel `[C]`, filters
-//! `[kernel,kernel,C]`, pooled values `[N,C]`. `epsilon` is 1e-5 and `relu` 0 unless given; the other attributes are
+//! `[kernel,kernel,C]`, pooled values `[N,C]`, and so are dgamma and dbeta of `BatchNormApplyGrad`: a row a sample. `epsilon` is 1e-5 and `relu` 0 unless given; the other attributes are
 //! required. No shape is inferred: the batch is symbolic, and ONNX Runtime then asks the kernels, which it has to do
 //! anyway.
 
@@ -21,8 +22,8 @@ use ort::operator::{
 use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 
 use super::{
-    Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, KernelError, Parallel, Statistics, Trained, global_avg_pool,
-    global_avg_pool_grad,
+    Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, KernelError, Parallel, SampleGradients, Statistics, Trained,
+    global_avg_pool, global_avg_pool_grad,
 };
 
 /// Name of the operators' domain in a graph.
@@ -44,6 +45,13 @@ pub fn domain() -> ort::Result<OperatorDomain> {
             optional: false,
             outputs: 3,
             create: batch_norm_train_grad,
+        })?
+        .add(Definition {
+            name: "BatchNormApplyGrad",
+            inputs: 6,
+            optional: false,
+            outputs: 3,
+            create: batch_norm_apply_grad,
         })?
         .add(Definition { name: "DepthwiseConv", inputs: 2, optional: false, outputs: 1, create: depthwise_conv })?
         .add(Definition {
@@ -234,8 +242,20 @@ fn batch_norm_apply(context: &KernelContext<'_>) -> Result<BoxedKernel<'static>,
 }
 
 fn batch_norm_train_grad(context: &KernelContext<'_>) -> Result<BoxedKernel<'static>, KernelError> {
-    const OPERATOR: &str = "BatchNormTrainGrad";
-    Ok(kernel(OPERATOR, batch_norm(context, OPERATOR)?, |norm, call| {
+    gradient_of_batch_norm(context, "BatchNormTrainGrad", false)
+}
+
+fn batch_norm_apply_grad(context: &KernelContext<'_>) -> Result<BoxedKernel<'static>, KernelError> {
+    gradient_of_batch_norm(context, "BatchNormApplyGrad", true)
+}
+
+/// The gradient of a BatchNorm, of gamma and beta summed over the batch or `of_samples`.
+fn gradient_of_batch_norm(
+    context: &KernelContext<'_>,
+    operator: &'static str,
+    of_samples: bool,
+) -> Result<BoxedKernel<'static>, KernelError> {
+    Ok(kernel(operator, batch_norm(context, operator)?, move |norm, call| {
         let (dy, x) = (call.input(0, "dy")?, call.input(1, "x")?);
         let (gamma, beta) = (call.input(2, "gamma")?, call.input(3, "beta")?);
         let (mean, var) = (call.input(4, "mean")?, call.input(5, "var")?);
@@ -246,15 +266,21 @@ fn batch_norm_train_grad(context: &KernelContext<'_>) -> Result<BoxedKernel<'sta
             Affine { gamma: call.shaped("gamma", &gamma, &channel)?, beta: call.shaped("beta", &beta, &channel)? };
         let statistics =
             Statistics { mean: call.shaped("mean", &mean, &channel)?, var: call.shaped("var", &var, &channel)? };
+        let [n, .., c] = dims.to_onnx();
+        let rows: &[i64] = if of_samples { &[n, c] } else { &channel };
         let mut dx = call.output(0, "dx", &dims.to_onnx())?;
-        let mut dgamma = call.output(1, "dgamma", &channel)?;
-        let mut dbeta = call.output(2, "dbeta", &channel)?;
-        let out = Gradients {
-            dx: dx.try_extract_tensor_mut::<f32>()?.1,
-            dgamma: dgamma.try_extract_tensor_mut::<f32>()?.1,
-            dbeta: dbeta.try_extract_tensor_mut::<f32>()?.1,
-        };
-        norm.gradient(&Pool(call.context), dims, dy, x, affine, statistics, out).map_err(into_ort)
+        let mut dgamma = call.output(1, "dgamma", rows)?;
+        let mut dbeta = call.output(2, "dbeta", rows)?;
+        let dx = dx.try_extract_tensor_mut::<f32>()?.1;
+        let (dgamma, dbeta) = (dgamma.try_extract_tensor_mut::<f32>()?.1, dbeta.try_extract_tensor_mut::<f32>()?.1);
+        let pool = Pool(call.context);
+        match of_samples {
+            false => norm.gradient(&pool, dims, dy, x, affine, statistics, Gradients { dx, dgamma, dbeta }),
+            true => {
+                norm.gradient_of_samples(&pool, dims, dy, x, affine, statistics, SampleGradients { dx, dgamma, dbeta })
+            }
+        }
+        .map_err(into_ort)
     }))
 }
 

@@ -12,8 +12,15 @@
 //! The gradient goes through mean and var as well; they have none of their own, for nothing but
 //! y and the bookkeeping of statistics uses them. Fused forms add a residual, or end in a ReLU:
 //! `y' = max(y, 0)`, whose gradient is `g` where `y > 0`.
+//!
+//! With given statistics, which are then constants, samples do not meet, and every sample has a gradient of its
+//! own with respect to gamma and beta, a row of the Jacobian:
+//!
+//! ```text
+//! dbeta[n,c] = sum_hw g    dgamma[n,c] = sum_hw g hhat    dx = gamma r g
+//! ```
 
-use ndarray::{Array1, Array4, ArrayD, ArrayView1, ArrayView4};
+use ndarray::{Array1, Array2, Array4, ArrayD, ArrayView1, ArrayView4};
 
 use super::{
     super::op::{InputGradients, Op, Vjp},
@@ -44,6 +51,13 @@ pub(crate) fn dims(op: &Op, inputs: &[&Dims]) -> Option<Vec<Dims>> {
             vectors(0, 1..5)?;
             residual(5).then(|| vec![inputs[0].clone()])
         }
+        Op::BatchNormApplyGrad { relu } => {
+            let count = 5 + usize::from(*relu);
+            vectors(1, 2..count)?;
+            let rows = Dims::Features(shape(inputs[1])?.channels);
+            let fits = inputs.len() == count && inputs[0] == inputs[1];
+            fits.then(|| vec![inputs[0].clone(), rows.clone(), rows])
+        }
         _ => None,
     }
 }
@@ -58,6 +72,19 @@ pub(crate) fn vjp(op: &Op, rule: &mut Vjp<'_>) -> Result<InputGradients, GraphEr
     let (mean, var) = (rule.output.sibling(1), rule.output.sibling(2));
     let dx = rule.graph.apply(Op::BatchNormTrainGrad { relu: false }, &[g, x, gamma, mean, var])?;
     Ok((0..3).map(|i| rule.wanted[i].then(|| dx.sibling(i))).collect())
+}
+
+/// The rule of [`Op::BatchNormApply`]. Gradients of gamma and beta are `[N, C]`: those of every sample's own output,
+/// whose sum over samples is the gradient proper.
+pub(crate) fn vjp_of_samples(op: &Op, rule: &mut Vjp<'_>) -> Result<InputGradients, GraphError> {
+    if rule.inputs.len() != 5 || rule.wanted.iter().skip(3).any(|&w| w) {
+        let problem = "its statistics are constants, and its fused forms are not differentiated";
+        return Err(GraphError::NotDifferentiable { op: op.name(), problem });
+    }
+    let Some(g) = rule.gradients[0] else { return Ok(vec![None; 5]) };
+    let (x, gamma, mean, var) = (rule.inputs[0], rule.inputs[1], rule.inputs[3], rule.inputs[4]);
+    let dx = rule.graph.apply(Op::BatchNormApplyGrad { relu: false }, &[g, x, gamma, mean, var])?;
+    Ok((0..5).map(|i| rule.wanted[i].then(|| dx.sibling(i))).collect())
 }
 
 /// Mean and biased variance of every channel over batch and pixels.
@@ -121,6 +148,21 @@ impl Normalisation<'_> {
         });
         vec![dx.into_dyn(), dgamma.into_dyn(), dbeta.into_dyn()]
     }
+
+    fn gradients_of_samples(&self, g: ArrayView4<'_, f64>, x: ArrayView4<'_, f64>, relu: bool) -> Vec<ArrayD<f64>> {
+        let (batch, channels, ..) = x.dim();
+        let mut dx = Array4::zeros(x.dim());
+        let mut dgamma = Array2::zeros([batch, channels]);
+        let mut dbeta = Array2::zeros([batch, channels]);
+        for (at, &g) in g.indexed_iter() {
+            let (n, c, ..) = at;
+            let g = if relu && self.y(c, x[at]) <= 0.0 { 0.0 } else { g };
+            dx[at] = self.gamma[c] * self.r(c) * g;
+            dgamma[[n, c]] += g * self.hhat(c, x[at]);
+            dbeta[[n, c]] += g;
+        }
+        vec![dx.into_dyn(), dgamma.into_dyn(), dbeta.into_dyn()]
+    }
 }
 
 pub(crate) fn evaluate(op: &Op, inputs: &[&ArrayD<f64>], epsilon: f64) -> Option<Vec<ArrayD<f64>>> {
@@ -138,13 +180,16 @@ pub(crate) fn evaluate(op: &Op, inputs: &[&ArrayD<f64>], epsilon: f64) -> Option
             let y = norm.apply(x, residual(3)?, relu);
             Some(vec![y.into_dyn(), mean.into_dyn(), var.into_dyn()])
         }
-        Op::BatchNormTrainGrad { relu } => {
+        Op::BatchNormTrainGrad { relu } | Op::BatchNormApplyGrad { relu } => {
             let (g, x) = (image(at(0)?)?, image(at(1)?)?);
             let gamma = vector(at(2)?)?;
             // Only the mask of a ReLU looks at beta; without one, any vector does.
             let beta = if relu { vector(at(5)?)? } else { gamma };
             let norm = Normalisation { gamma, beta, mean: vector(at(3)?)?, var: vector(at(4)?)?, epsilon };
-            Some(norm.gradients(g, x, relu))
+            Some(match op {
+                Op::BatchNormTrainGrad { .. } => norm.gradients(g, x, relu),
+                _ => norm.gradients_of_samples(g, x, relu),
+            })
         }
         Op::BatchNormApply { relu } => {
             let (gamma, beta) = (vector(at(1)?)?, vector(at(2)?)?);

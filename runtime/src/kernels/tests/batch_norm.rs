@@ -2,7 +2,7 @@
 
 use super::{CLOSE, assert_close, dims, threads, values};
 use crate::kernels::instructions::testing::with_each;
-use crate::kernels::{Affine, BatchNorm, Dims, Gradients, Parallel, Serial, Statistics, Trained};
+use crate::kernels::{Affine, BatchNorm, Dims, Gradients, Parallel, SampleGradients, Serial, Statistics, Trained};
 
 const EPSILON: f32 = 1e-5;
 /// (N, H, W, C): odd sizes, single pixels, channels below, beside and above the vector widths, sums over several
@@ -128,6 +128,75 @@ fn compare_with_the_formulas() {
             let cancelled = if shape.pixels() <= 2 { 50.0 } else { 2.0 };
             assert_close(&what("dx"), &r.dx, &t.dx, cancelled * CLOSE);
         }
+    }
+}
+
+/// dx, dgamma and dbeta of every sample, with statistics of their own.
+fn run_samples(pool: &dyn Parallel, shape: Dims, x: &[f32], dy: &[f32], relu: bool) -> [Vec<f32>; 3] {
+    let c = shape.channels();
+    let ((gamma, beta), (mean, var)) = (parameters(c), statistics(c));
+    let mut norm = BatchNorm::new("test", EPSILON, relu).unwrap();
+    let fresh = |len| vec![f32::NAN; len];
+    let [mut dx, mut dgamma, mut dbeta] = [shape.values(), shape.batch() * c, shape.batch() * c].map(fresh);
+    let out = SampleGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta };
+    let (affine, statistics) = (Affine { gamma: &gamma, beta: &beta }, Statistics { mean: &mean, var: &var });
+    norm.gradient_of_samples(pool, shape, dy, x, affine, statistics, out).unwrap();
+    [dx, dgamma, dbeta]
+}
+
+fn statistics(c: usize) -> (Vec<f32>, Vec<f32>) {
+    (values(7, c), values(8, c).iter().map(|v| v * v + 0.1).collect())
+}
+
+#[test]
+fn gradients_of_samples_agree_with_the_formulas() {
+    with_each(compare_samples_with_the_formulas);
+}
+
+fn compare_samples_with_the_formulas() {
+    for (n, h, w, c) in SHAPES {
+        let shape = dims(n, h, w, c);
+        let (x, dy) = (values(1, shape.values()), values(2, shape.values()));
+        let ((gamma, beta), (mean, var)) = (parameters(c), statistics(c));
+        for relu in [false, true] {
+            let [dx, dgamma, dbeta] = run_samples(&Serial, shape, &x, &dy, relu);
+            let mut y = vec![0.0; x.len()];
+            let (affine, given) = (Affine { gamma: &gamma, beta: &beta }, Statistics { mean: &mean, var: &var });
+            let mut norm = BatchNorm::new("test", EPSILON, relu).unwrap();
+            norm.apply(&Serial, shape, &x, affine, given, None, &mut y).unwrap();
+            let (mut to_x, mut to_gamma, mut to_beta) = (vec![0.0; x.len()], vec![0.0; n * c], vec![0.0; n * c]);
+            for i in 0..x.len() {
+                let (sample, k) = (i / (h * w * c), i % c);
+                let r = 1.0 / (f64::from(var[k]) + f64::from(EPSILON)).sqrt();
+                let g = if relu && y[i] <= 0.0 { 0.0 } else { f64::from(dy[i]) };
+                to_x[i] = f64::from(gamma[k]) * r * g;
+                to_gamma[sample * c + k] += g * (f64::from(x[i]) - f64::from(mean[k])) * r;
+                to_beta[sample * c + k] += g;
+            }
+            let what = |name: &str| format!("{name} {shape:?} relu {relu}");
+            let terms = ((h * w) as f64).sqrt();
+            assert_close(&what("dx"), &dx, &to_x, CLOSE);
+            assert_close(&what("dgamma"), &dgamma, &to_gamma, CLOSE * terms.max(1.0) / 4.0 + CLOSE);
+            assert_close(&what("dbeta"), &dbeta, &to_beta, CLOSE * terms.max(1.0) / 4.0 + CLOSE);
+        }
+    }
+}
+
+#[test]
+fn samples_meet_neither_each_other_nor_the_number_of_threads() {
+    for (n, h, w, c) in SHAPES {
+        let shape = dims(n, h, w, c);
+        let (x, dy) = (values(1, shape.values()), values(2, shape.values()));
+        let all = run_samples(&Serial, shape, &x, &dy, true);
+        assert_eq!(all, run_samples(&threads(3), shape, &x, &dy, true));
+        let image = h * w * c;
+        let alone = x.chunks_exact(image).zip(dy.chunks_exact(image));
+        let alone = alone.map(|(x, dy)| run_samples(&Serial, dims(1, h, w, c), x, dy, true));
+        let joined = alone.reduce(|mut all, one| {
+            all.iter_mut().zip(one).for_each(|(all, one)| all.extend(one));
+            all
+        });
+        assert_eq!(Some(all), joined, "{shape:?}");
     }
 }
 

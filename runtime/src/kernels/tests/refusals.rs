@@ -2,8 +2,8 @@
 
 use super::{dims, values};
 use crate::kernels::{
-    Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, KernelError, Serial, Statistics, Trained, global_avg_pool,
-    global_avg_pool_grad,
+    Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, KernelError, SampleGradients, Serial, Statistics, Trained,
+    global_avg_pool, global_avg_pool_grad,
 };
 
 #[test]
@@ -42,6 +42,11 @@ fn slices_that_do_not_fit() {
         let out = Gradients { dx: &mut y, dgamma: &mut dgamma, dbeta: &mut dbeta };
         let result = norm.gradient(&Serial, shape, large(6), large(0), affine, statistics, out);
         assert!(matches!(result, Err(KernelError::Length { .. })), "gradient, short {short}: {result:?}");
+        let rows = |i: usize| full[..8 - usize::from(i == short)].to_vec();
+        let (mut dgamma, mut dbeta) = (rows(7), rows(8));
+        let out = SampleGradients { dx: &mut y, dgamma: &mut dgamma, dbeta: &mut dbeta };
+        let result = norm.gradient_of_samples(&Serial, shape, large(6), large(0), affine, statistics, out);
+        assert!(matches!(result, Err(KernelError::Length { .. })), "samples, short {short}: {result:?}");
     }
     let filter = Filter::new("op", 3, 1, 1).unwrap();
     let mut conv = Depthwise::new("op", filter);

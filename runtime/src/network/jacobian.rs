@@ -1,0 +1,207 @@
+//! What indicators need of a kept pass: the Jacobian sample by sample, and the agreement of activation signs.
+
+use std::rc::Rc;
+
+use nasbn_models::{
+    Primitive,
+    manifest::{MemoryMode, Port, Role},
+};
+use ndarray::{Array2, ArrayView2};
+use ort::value::{DynValue, Tensor};
+
+use super::{Network, Pass, Tape, not_kept, unexpected};
+use crate::{
+    engine::EngineError,
+    parameters::{BnParameters, Statistics},
+};
+
+/// The Jacobian of one BatchNorm's parameters: a row a sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotJacobian {
+    /// Index of the BatchNorm in [`crate::parameters::Layout::slots`].
+    pub slot: usize,
+    /// With respect to gamma, `[N, C]`.
+    pub gamma: Array2<f32>,
+    /// With respect to beta, `[N, C]`.
+    pub beta: Array2<f32>,
+}
+
+/// The Jacobian of one number per sample with respect to gamma and beta of a path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Jacobian {
+    /// Number of samples N.
+    pub samples: usize,
+    /// The path's BatchNorms, in order of execution.
+    pub slots: Vec<SlotJacobian>,
+}
+
+/// In how many activations after BatchNorm two samples have the same sign.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignAgreement {
+    /// `[N, N]`, whole numbers: `activations` less the Hamming distance of two samples' codes (Mellor et al. 2021,
+    /// arXiv 2006.04647, equation 2). The diagonal is `activations`.
+    pub kernel: Array2<f64>,
+    /// E: activations of one sample after all BatchNorms of the path.
+    pub activations: u64,
+}
+
+impl Network {
+    /// The Jacobian of `sum_k seed[n,k] logits[n,k]` of every sample n with respect to gamma and beta of the path's
+    /// BatchNorms, from one batched pass. `statistics` are constants here, which is what makes samples independent of
+    /// each other; they are those that the forward pass wrote. `seed` is `[N, classes]`: all ones give the sum of
+    /// the logits, a column of ones one class. The pass can be used again with another seed.
+    ///
+    /// # Errors
+    /// If the pass is not one of [`Network::forward_for_indicators`], if `seed` has another shape than the logits, or if
+    /// a graph fails.
+    pub fn jacobian(
+        &mut self,
+        parameters: &BnParameters,
+        statistics: &Statistics,
+        pass: &Pass,
+        seed: ArrayView2<'_, f32>,
+    ) -> Result<Jacobian, EngineError> {
+        let (shape, _) = pass.logits.try_extract_tensor::<f32>()?;
+        let expected: Vec<i64> = seed.shape().iter().map(|&d| d as i64).collect();
+        if **shape != *expected {
+            let problem = format!("a seed of shape {expected:?} does not fit logits of shape {:?}", &**shape);
+            return Err(EngineError::Tensor(problem));
+        }
+        pass.is_for_indicators()?;
+        let samples = seed.nrows();
+        let seed = Rc::new(Tensor::from_array(seed.as_standard_layout().into_owned())?.into_dyn());
+        let mut tapes = pass.tapes.iter().rev();
+        let mut slots = Vec::new();
+        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&DynValue>| {
+            let tape = tapes.next().filter(|t| t.edge == edge && t.operator == operator).ok_or_else(not_kept)?;
+            match dy {
+                Some(dy) => network.jacobian_edge(tape, samples, dy, parameters, statistics, &mut slots),
+                None => {
+                    slots.extend(network.no_jacobian(tape, samples));
+                    Ok(None)
+                }
+            }
+        };
+        self.walk_back(&pass.path, seed, &mut run)?;
+        // Slots are numbered in order of execution.
+        slots.sort_unstable_by_key(|slot| slot.slot);
+        Ok(Jacobian { samples, slots })
+    }
+
+    fn jacobian_edge(
+        &mut self,
+        tape: &Tape,
+        samples: usize,
+        dy: &DynValue,
+        parameters: &BnParameters,
+        statistics: &Statistics,
+        slots: &mut Vec<SlotJacobian>,
+    ) -> Result<Option<DynValue>, EngineError> {
+        let outputs = self.run_back(Role::Jacobian, tape, Some(dy), parameters, statistics)?;
+        let mut own: Vec<SlotJacobian> = self.no_jacobian(tape, samples).collect();
+        let mut dx = None;
+        for (port, value) in outputs {
+            let to = match port {
+                Port::Dx => {
+                    dx = Some(value);
+                    continue;
+                }
+                Port::SampleDGamma(i) => own.get_mut(usize::from(i)).map(|slot| &mut slot.gamma),
+                Port::SampleDBeta(i) => own.get_mut(usize::from(i)).map(|slot| &mut slot.beta),
+                _ => None,
+            };
+            assign(&value, to.ok_or_else(|| unexpected(port))?)?;
+        }
+        slots.append(&mut own);
+        Ok(dx)
+    }
+
+    /// Zeroes for every BatchNorm of an operator.
+    fn no_jacobian(&self, tape: &Tape, samples: usize) -> impl Iterator<Item = SlotJacobian> {
+        self.layout.operator(tape.edge, tape.operator).map(move |slot| {
+            let zeros = Array2::zeros([samples, self.layout.slots()[slot].range.len()]);
+            SlotJacobian { slot, gamma: zeros.clone(), beta: zeros }
+        })
+    }
+
+    /// In how many activations after the path's BatchNorms (y > 0, or not) every two samples of a pass agree.
+    ///
+    /// # Errors
+    /// If the pass is not one of [`Network::forward_for_indicators`], if a parameter or statistic is not finite (the sign
+    /// of NaN would pass for a negative one), or if a graph fails.
+    pub fn sign_agreement(
+        &mut self,
+        parameters: &BnParameters,
+        statistics: &Statistics,
+        pass: &Pass,
+    ) -> Result<SignAgreement, EngineError> {
+        pass.is_for_indicators()?;
+        self.check_finite(pass, parameters, statistics)?;
+        let (shape, _) = pass.logits.try_extract_tensor::<f32>()?;
+        let samples = shape.first().map_or(0, |&n| n as usize);
+        let mut kernel = Array2::<f64>::zeros([samples, samples]);
+        let mut activations = 0;
+        for tape in &pass.tapes {
+            let own = self.normalised_values(tape);
+            if own == 0 {
+                continue;
+            }
+            activations += own;
+            for (port, value) in self.run_back(Role::Signs, tape, None, parameters, statistics)? {
+                if port != Port::Agreement {
+                    return Err(unexpected(port));
+                }
+                let mut agreement = Array2::zeros([samples, samples]);
+                assign(&value, &mut agreement)?;
+                kernel += &agreement.mapv(f64::from);
+            }
+        }
+        Ok(SignAgreement { kernel, activations })
+    }
+
+    fn check_finite(&self, pass: &Pass, parameters: &BnParameters, statistics: &Statistics) -> Result<(), EngineError> {
+        for slot in self.layout.path(&self.supernet, &pass.path) {
+            let range = self.layout.slots()[slot].range.clone();
+            let parts = [
+                ("gamma", &parameters.gamma),
+                ("beta", &parameters.beta),
+                ("the mean", &statistics.mean),
+                ("the variance", &statistics.var),
+            ];
+            if let Some((what, _)) =
+                parts.into_iter().find(|(_, all)| all[range.clone()].iter().any(|v| !v.is_finite()))
+            {
+                return Err(EngineError::NotFinite { what, name: self.layout.name(slot).to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Activations of one sample after the BatchNorms of an operator.
+    fn normalised_values(&self, tape: &Tape) -> u64 {
+        let steps = self.programs.get(&(tape.edge, tape.operator)).map_or(&[][..], |program| &program.steps);
+        let norms = steps.iter().filter(|step| step.primitive == Primitive::BatchNorm);
+        norms.map(|step| u64::from(step.shape.channels) * u64::from(step.shape.pixels())).sum()
+    }
+}
+
+impl Pass {
+    fn is_for_indicators(&self) -> Result<(), EngineError> {
+        match self.memory {
+            MemoryMode::Fast => Ok(()),
+            MemoryMode::Lean => Err(EngineError::Tensor("the pass was not kept for indicators".into())),
+        }
+    }
+}
+
+/// Copies a tensor of the same shape.
+fn assign(value: &DynValue, to: &mut Array2<f32>) -> Result<(), EngineError> {
+    let (shape, from) = value.try_extract_tensor::<f32>()?;
+    let expected: Vec<i64> = to.shape().iter().map(|&d| d as i64).collect();
+    if **shape != *expected {
+        let problem = format!("a graph gave a tensor of shape {:?} where {expected:?} was due", &**shape);
+        return Err(EngineError::Tensor(problem));
+    }
+    to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
+    Ok(())
+}
