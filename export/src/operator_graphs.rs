@@ -67,9 +67,11 @@ pub fn operator_graphs(
             }
         }
         let name = format!("{key}.{}", role_name(Role::Evaluate));
-        let options = Options { name: &name, key, lowering: Lowering::Portable, from_image, epsilon };
-        let lowered = lower::lower(&roles::evaluation(program)?, options)?;
-        built.push(BuiltGraph::new(Role::Evaluate, Lowering::Portable, lowered));
+        let evaluation = roles::evaluation(program)?;
+        for lowering in [Lowering::Portable, Lowering::Fused] {
+            let options = Options { name: &name, key, lowering, from_image, epsilon };
+            built.push(BuiltGraph::new(Role::Evaluate, lowering, lower::lower(&evaluation, options)?));
+        }
     }
     if !needs_no_graph(deployed) {
         let name = format!("{key}.{}", role_name(Role::Inference));

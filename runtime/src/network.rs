@@ -23,7 +23,7 @@ use crate::{
 pub struct NetworkOptions {
     /// What backward passes keep of forward passes.
     pub memory: MemoryMode,
-    /// Which graphs training uses; falls back to portable ones where a bundle has no others.
+    /// Which graphs are run; falls back to portable ones where a bundle has no others.
     pub lowering: Lowering,
 }
 
@@ -58,6 +58,8 @@ pub struct Network {
     engine: Engine,
     programs: HashMap<(usize, u8), Program>,
     options: NetworkOptions,
+    /// Which graphs inference with given statistics uses.
+    evaluation: Lowering,
 }
 
 /// Runs an operator on an edge: network, edge, operator and input give the output.
@@ -85,9 +87,13 @@ impl Network {
             }
         }
         let engine = Engine::new(environment, directory, manifest)?;
-        let mut network = Self { layout: Layout::new(&supernet), supernet, engine, programs, options };
-        if !network.has_fused() {
+        let evaluation = options.lowering;
+        let mut network = Self { layout: Layout::new(&supernet), supernet, engine, programs, options, evaluation };
+        if !network.has_fused(Role::Backward(options.memory)) {
             network.options.lowering = Lowering::Portable;
+        }
+        if !network.has_fused(Role::Evaluate) {
+            network.evaluation = Lowering::Portable;
         }
         Ok(network)
     }
@@ -112,12 +118,11 @@ impl Network {
         self.engine.sessions()
     }
 
-    /// Whether every operator has fused training graphs, and none passes the image on unchanged
+    /// Whether every operator has a fused graph of `role`, and none passes the image on unchanged
     /// (which is laid out otherwise).
-    fn has_fused(&self) -> bool {
+    fn has_fused(&self, role: Role) -> bool {
         self.programs.iter().filter(|(_, program)| !program.is_absent()).all(|(&(edge, operator), program)| {
             let owner = Owner::Operator { edge: edge as u16, operator };
-            let role = Role::Backward(self.options.memory);
             match passes_on(program) {
                 true => self.supernet.edges[edge].from != 0,
                 false => self.engine.get(owner, role, Lowering::Fused).is_some(),
@@ -189,7 +194,7 @@ impl Network {
         images: ArrayView4<'_, f32>,
     ) -> Result<Rc<DynValue>, EngineError> {
         let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
-            let graph = network.engine.find(Self::owner(edge, operator), Role::Evaluate, Lowering::Portable)?;
+            let graph = network.engine.find(Self::owner(edge, operator), Role::Evaluate, network.evaluation)?;
             let slots = network.layout.operator(edge, operator);
             let layout = &network.layout;
             let bn = |i: u16| layout.slots()[slots.start + usize::from(i)].range.clone();
@@ -203,7 +208,7 @@ impl Network {
             })?;
             take(outputs, Port::Y).map(Rc::new)
         };
-        self.walk(path, images, Lowering::Portable, &mut run)
+        self.walk(path, images, self.evaluation, &mut run)
     }
 
     /// Walks the edges of a path in order and joins them at nodes. Every tensor is dropped after

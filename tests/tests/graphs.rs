@@ -191,7 +191,8 @@ fn every_operator_has_all_its_graphs() {
         }
     }
     assert!(roles.contains(&(Role::Evaluate, Lowering::Portable)));
-    assert_eq!(roles.len(), 9, "what passes its input on when deployed has no inference graph");
+    assert!(roles.contains(&(Role::Evaluate, Lowering::Fused)));
+    assert_eq!(roles.len(), 10, "what passes its input on when deployed has no inference graph");
 }
 
 #[test]
