@@ -147,6 +147,35 @@ impl Network {
         statistics: &mut Statistics,
         keep: bool,
     ) -> Result<Pass, EngineError> {
+        self.forward_to(self.supernet.nodes.len() - 1, path, parameters, images, statistics, keep)
+    }
+
+    /// The value of the node that the last edge (the head) starts from, by a forward pass with batch
+    /// statistics, which are written to `statistics`. Its layout is that of the graphs in use.
+    ///
+    /// # Errors
+    /// If a graph fails.
+    pub fn features(
+        &mut self,
+        path: &Path,
+        parameters: &BnParameters,
+        images: ArrayView4<'_, f32>,
+        statistics: &mut Statistics,
+    ) -> Result<Rc<DynValue>, EngineError> {
+        let node = self.supernet.edges.last().map_or(0, |edge| usize::from(edge.from));
+        self.forward_to(node, path, parameters, images, statistics, false).map(|pass| pass.logits)
+    }
+
+    /// Forward pass as far as a node, whose value takes the place of the logits.
+    fn forward_to(
+        &mut self,
+        node: usize,
+        path: &Path,
+        parameters: &BnParameters,
+        images: ArrayView4<'_, f32>,
+        statistics: &mut Statistics,
+        keep: bool,
+    ) -> Result<Pass, EngineError> {
         let mut tapes = Vec::new();
         let memory = if keep { self.options.memory } else { MemoryMode::Lean };
         let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
@@ -178,7 +207,7 @@ impl Network {
             }
             y.ok_or_else(|| unexpected(Port::Y))
         };
-        let logits = self.walk(path, images, self.options.lowering, &mut run)?;
+        let logits = self.walk(node, path, images, self.options.lowering, &mut run)?;
         Ok(Pass { logits, tapes })
     }
 
@@ -208,13 +237,14 @@ impl Network {
             })?;
             take(outputs, Port::Y).map(Rc::new)
         };
-        self.walk(path, images, self.evaluation, &mut run)
+        self.walk(self.supernet.nodes.len() - 1, path, images, self.evaluation, &mut run)
     }
 
-    /// Walks the edges of a path in order and joins them at nodes. Every tensor is dropped after
-    /// its last use.
+    /// Walks the edges of a path in order, as far as the node `last`, and joins them at nodes. Every
+    /// tensor is dropped after its last use.
     fn walk(
         &mut self,
+        last: usize,
         path: &Path,
         images: ArrayView4<'_, f32>,
         lowering: Lowering,
@@ -224,7 +254,9 @@ impl Network {
         let mut held: Vec<Held> = vec![None; self.supernet.nodes.len()];
         // The copy keeps the image alive as a value of its own for the whole pass.
         held[0] = Some(Rc::new(Tensor::from_array(images.to_owned())?.into_dyn()));
-        let edges = self.supernet.edges.clone();
+        // Edges are sorted by where they lead.
+        let count = self.supernet.edges.partition_point(|edge| usize::from(edge.to) <= last);
+        let edges = self.supernet.edges[..count].to_vec();
         let mut parts: Vec<Held> = Vec::new();
         for (e, edge) in edges.iter().enumerate() {
             let from = usize::from(edge.from);
@@ -246,11 +278,11 @@ impl Network {
                 held[to] = joined;
                 parts.clear();
             }
-            if !edges[e + 1..].iter().any(|later| later.from == edge.from) {
+            if from != last && !edges[e + 1..].iter().any(|later| later.from == edge.from) {
                 held[from] = None;
             }
         }
-        held.pop().flatten().ok_or_else(|| EngineError::Tensor("the path does not lead to the logits".into()))
+        held.swap_remove(last).ok_or_else(|| EngineError::Tensor(format!("the path does not lead to node {last}")))
     }
 
     /// Joins the parts (one per incoming edge from `first` on) at a node.

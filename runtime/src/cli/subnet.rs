@@ -46,8 +46,9 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let path = setup::path(session.network.supernet(), &args.path)?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let data = setup::dataset(&args.data, session.network.supernet())?;
-    let images = setup::images(&data, &args.validation, args.seed)?;
-    let statistics = recalibrate(&mut session.network, &path, &parameters, &images.recalibration)?;
+    let order = setup::validation_order(&data, &args.validation, args.seed);
+    let images = setup::images(&data, &args.validation, &order, args.seed)?;
+    let statistics = recalibrate(&mut session.network, &path, &parameters, &images.training)?;
     let validation = validate(&mut session.network, &path, &parameters, &statistics, &images.validation)?;
     let extra = [("validation_accuracy".to_owned(), validation.accuracy.to_string())];
     let files = subnet::files(&session.bundle, session.network.layout(), &path, &parameters, &statistics, &extra)

@@ -1,0 +1,9 @@
+//! Indicators: numbers that rank networks. [`catalogue`] lists them; each other file measures some.
+//!
+//! A new indicator is a line of the catalogue, a function here, and a call of it in [`crate::score`].
+
+pub mod bn;
+pub mod catalogue;
+pub mod gradient;
+pub mod uncertainty;
+pub mod zen;
