@@ -72,6 +72,12 @@ pub fn operator_graphs(
             let options = Options { name: &name, key, lowering, from_image, epsilon };
             built.push(BuiltGraph::new(Role::Evaluate, lowering, lower::lower(&evaluation, options)?));
         }
+        if let Some(graph) = roles::synflow(program)? {
+            let name = format!("{key}.{}", role_name(Role::SynFlow));
+            let options = Options { name: &name, key, lowering: Lowering::Portable, from_image, epsilon };
+            let lowered = lower::lower_magnitudes(&graph, options)?;
+            built.push(BuiltGraph::new(Role::SynFlow, Lowering::Portable, lowered));
+        }
     }
     if !needs_no_graph(deployed) {
         let name = format!("{key}.{}", role_name(Role::Inference));
@@ -94,6 +100,7 @@ pub fn role_name(role: Role) -> &'static str {
         Role::Sum => "sum",
         Role::Concat => "concat",
         Role::Split => "split",
+        Role::SynFlow => "synflow",
     }
 }
 

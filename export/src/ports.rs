@@ -22,6 +22,7 @@ pub fn name(port: Port) -> String {
         Port::SampleLoss => "sample_loss".into(),
         Port::DLogits => "dlogits".into(),
         Port::Part(i) => format!("part{i}"),
+        Port::Flow(i) => format!("flow{i}"),
     }
 }
 
@@ -40,6 +41,7 @@ pub fn rank(port: Port) -> (u8, u16, u8) {
         Port::DLogits => (0, 0, 4),
         Port::Part(i) => (0, i, 5),
         Port::Saved(i) => (1, i, 0),
+        Port::Flow(i) => (1, i, 1),
         Port::Gamma(i) | Port::DGamma(i) => (2, i, 0),
         Port::Beta(i) | Port::DBeta(i) => (2, i, 1),
         Port::Mean(i) => (2, i, 2),

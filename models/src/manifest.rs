@@ -42,6 +42,9 @@ pub enum Role {
     Concat,
     /// Gradient of a concatenation: one slice per incoming edge.
     Split,
+    /// The operator made linear (weights by magnitude, no BatchNorms, ReLUs or gates), its gradient, and
+    /// the flow through its layers (Tanaka et al. 2020).
+    SynFlow,
 }
 
 /// Which nodes a graph is made of, and so in which layout its activations are.
@@ -91,6 +94,9 @@ pub enum Port {
     DLogits,
     /// The n-th tensor to join, or to split into.
     Part(u16),
+    /// Output of the n-th convolution or linear layer times its gradient, summed over pixels:
+    /// `[N, C, 1, 1]` or `[N, F]`.
+    Flow(u16),
 }
 
 /// A port and its name in the ONNX graph.

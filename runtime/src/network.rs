@@ -1,5 +1,7 @@
 //! Runs a path of the supernet: its operators one after another, forwards and backwards.
 
+mod linear;
+
 use std::{collections::HashMap, path::Path as FsPath, rc::Rc};
 
 use nasbn_models::{
@@ -17,6 +19,8 @@ use crate::{
     engine::{Engine, EngineError},
     parameters::{BnParameters, Layout, Statistics},
 };
+
+pub use linear::Linear;
 
 /// How a network is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use crate::{
         bn::BnTable,
         catalogue::{Indicator, Measurement, Perspective, Selection},
         gradient,
+        synflow::log_synflow,
         uncertainty::{logits, uncertainty},
         zen::{self, Noise},
     },
@@ -208,6 +209,9 @@ impl<'a> Scorer<'a> {
         }
         if let Some(noise) = &self.noise {
             found.insert("zen", zen::score(self.network, path, noise)?);
+        }
+        if needs(Measurement::SynFlow) {
+            found.insert("log_synflow", log_synflow(self.network, path)?);
         }
         Ok(found)
     }

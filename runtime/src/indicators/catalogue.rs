@@ -78,13 +78,15 @@ pub enum Measurement {
     Gradient,
     /// Two forward passes on noise.
     Zen,
+    /// A pass forwards and one backwards of the network made linear.
+    SynFlow,
 }
 
 impl Measurement {
     /// Whether it needs images of the data set.
     pub const fn needs_images(self) -> bool {
         match self {
-            Self::Cost | Self::Gamma | Self::Zen => false,
+            Self::Cost | Self::Gamma | Self::Zen | Self::SynFlow => false,
             Self::Adaptation | Self::MonteCarlo | Self::Validation | Self::Gradient => true,
         }
     }
@@ -224,6 +226,14 @@ pub const CATALOGUE: &[Indicator] = &[
         By::Zen,
         "log of the feature map's change under noise, plus half the logs of the BatchNorms' mean variances",
         "Lin et al. 2021, algorithm 1",
+    ),
+    indicator(
+        "log_synflow",
+        Baseline,
+        Higher,
+        By::SynFlow,
+        "log of the sum over weights of w dR/dw, weights by magnitude, no BatchNorm, an image of ones",
+        "Tanaka et al. 2020, equation 1; Abdelfattah et al. 2021",
     ),
 ];
 

@@ -5,5 +5,6 @@
 pub mod bn;
 pub mod catalogue;
 pub mod gradient;
+pub mod synflow;
 pub mod uncertainty;
 pub mod zen;
