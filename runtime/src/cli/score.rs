@@ -26,8 +26,8 @@ use crate::{
 
 const EXAMPLES: &str = "Examples:
   nasbn score --bundle bundle --checkpoint checkpoint --data digits --random 1000 --out scores.csv
-  nasbn score --bundle bundle --checkpoint checkpoint --data digits --random 1000 --out scores.csv --resume
-  nasbn score --bundle bundle --data digits --paths paths.csv --indicators bn_all,uncertainty,zen --out -";
+  nasbn score --bundle bundle --data digits --paths paths.csv --indicators bn_all,zen --out -
+  nasbn score --bundle bundle --data digits --random 99 --adapt-steps 20 --out s.csv --resume";
 
 /// What is measured unless `--indicators` says otherwise.
 const USUAL: &str = "bn_all,bn_last,validation";

@@ -160,7 +160,7 @@ pub const CATALOGUE: &[Indicator] = &[
         Uncertainty,
         Lower,
         By::MonteCarlo,
-        "entropy, nats, of the class probabilities averaged over mini-batches' statistics",
+        "entropy, nats, of the mean prediction over mini-batches' statistics",
         "Teye et al. 2018, section 3.3; predictive entropy",
     ),
     indicator(
@@ -168,7 +168,7 @@ pub const CATALOGUE: &[Indicator] = &[
         Uncertainty,
         Lower,
         By::MonteCarlo,
-        "mc_entropy less the mean entropy, nats, under each mini-batch's statistics",
+        "mc_entropy less the mean entropy of each prediction, nats",
         "Houlsby et al. 2011 (BALD), equation 2; Teye et al. 2018",
     ),
     indicator(
@@ -176,7 +176,7 @@ pub const CATALOGUE: &[Indicator] = &[
         Uncertainty,
         Lower,
         By::MonteCarlo,
-        "variance of each logit over mini-batches' statistics, averaged",
+        "mean variance of a logit over mini-batches' statistics",
         "Teye et al. 2018, equation 5, without the noise term",
     ),
     indicator(
@@ -184,7 +184,7 @@ pub const CATALOGUE: &[Indicator] = &[
         Uncertainty,
         Higher,
         By::MonteCarlo,
-        "log-probability of the label, nats, averaged over mini-batches' statistics and images",
+        "mean log-probability of the label, nats",
         "Teye et al. 2018, section 4.2",
     ),
     indicator(
@@ -192,7 +192,7 @@ pub const CATALOGUE: &[Indicator] = &[
         Uncertainty,
         Lower,
         By::MonteCarlo,
-        "negative log, nats, of the averaged probability of the label",
+        "negative log of the label's mean probability, nats",
         "Teye et al. 2018, section 4.2 (negated predictive log-likelihood)",
     ),
     indicator(
@@ -224,7 +224,7 @@ pub const CATALOGUE: &[Indicator] = &[
         Baseline,
         Higher,
         By::Zen,
-        "log of the feature map's change under noise, plus half the logs of the BatchNorms' mean variances",
+        "log of the feature map's change under noise, BatchNorms' scales put back",
         "Lin et al. 2021, algorithm 1",
     ),
     indicator(
@@ -232,7 +232,7 @@ pub const CATALOGUE: &[Indicator] = &[
         Baseline,
         Higher,
         By::SynFlow,
-        "log of the sum over weights of w dR/dw, weights by magnitude, no BatchNorm, an image of ones",
+        "log of the synaptic flow, sum of w dR/dw with weights by magnitude",
         "Tanaka et al. 2020, equation 1; Abdelfattah et al. 2021",
     ),
 ];
