@@ -76,9 +76,17 @@ pub fn operator_graphs(
             }
         }
         let name = format!("{key}.{}", role_name(Role::Evaluate));
-        let options = Options { name: &name, key, lowering: Lowering::Portable, from_image, epsilon };
-        let lowered = lower::lower(&roles::evaluation(program)?, options)?;
-        built.push(BuiltGraph::new(Role::Evaluate, Lowering::Portable, lowered));
+        let evaluation = roles::evaluation(program)?;
+        for lowering in [Lowering::Portable, Lowering::Fused] {
+            let options = Options { name: &name, key, lowering, from_image, epsilon };
+            built.push(BuiltGraph::new(Role::Evaluate, lowering, lower::lower(&evaluation, options)?));
+        }
+        if let Some(graph) = roles::synflow(program)? {
+            let name = format!("{key}.{}", role_name(Role::SynFlow));
+            let options = Options { name: &name, key, lowering: Lowering::Portable, from_image, epsilon };
+            let lowered = lower::lower_magnitudes(&graph, options)?;
+            built.push(BuiltGraph::new(Role::SynFlow, Lowering::Portable, lowered));
+        }
     }
     if !needs_no_graph(deployed) {
         let name = format!("{key}.{}", role_name(Role::Inference));
@@ -103,6 +111,7 @@ pub fn role_name(role: Role) -> &'static str {
         Role::Split => "split",
         Role::Jacobian => "jacobian",
         Role::Signs => "signs",
+        Role::SynFlow => "synflow",
     }
 }
 

@@ -25,6 +25,7 @@ pub fn name(port: Port) -> String {
         Port::SampleDGamma(i) => format!("sample_dgamma{i}"),
         Port::SampleDBeta(i) => format!("sample_dbeta{i}"),
         Port::Agreement => "agreement".into(),
+        Port::Flow(i) => format!("flow{i}"),
     }
 }
 
@@ -43,6 +44,7 @@ pub fn rank(port: Port) -> (u8, u16, u8) {
         Port::DLogits => (0, 0, 4),
         Port::Part(i) => (0, i, 5),
         Port::Saved(i) => (1, i, 0),
+        Port::Flow(i) => (1, i, 1),
         Port::Gamma(i) | Port::DGamma(i) | Port::SampleDGamma(i) => (2, i, 0),
         Port::Beta(i) | Port::DBeta(i) | Port::SampleDBeta(i) => (2, i, 1),
         Port::Mean(i) => (2, i, 2),

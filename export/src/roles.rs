@@ -1,4 +1,5 @@
-//! The graphs of an operator before lowering: forward, backward in two memory modes, evaluation, Jacobian, signs.
+//! The graphs of an operator before lowering: forward, backward in two memory modes, evaluation, Jacobian, signs,
+//! and the linear form that SynFlow looks at.
 //!
 //! A backward graph is the forward graph with its gradients, cut at the values that are at hand
 //! when it runs. What lies behind the cut is left out; what is not at hand is computed again, with
@@ -180,6 +181,59 @@ fn with_statistics(graph: &Graph, at_hand: &HashMap<Value, Port>) -> Result<Grap
         }))
     };
     Rewriter::new(graph, &rule).finish()
+}
+
+/// The operator as SynFlow sees it (Tanaka et al. 2020, equation 1; Abdelfattah et al. 2021): BatchNorms and
+/// ReLUs hand their input on, gates are 1, and weights are to be taken by magnitude
+/// ([`crate::lower::lower_magnitudes`]), so that it is linear in x and in each of its weights. From x and dy:
+/// y, dx, and for every convolution and linear layer its output times its gradient, summed over pixels; the
+/// sum of those is the layer's sum of `w dR/dw` (Euler's theorem). `None` if nothing but the input is left.
+///
+/// # Errors
+/// See [`forward`].
+pub fn synflow(program: &Program) -> Result<Option<Graph>, GraphError> {
+    let Forward { mut graph, y, .. } = Graph::from_program(program)?;
+    graph.output(Port::Y, y);
+    let rule = |rewriter: &mut Rewriter<'_>, value: Value| {
+        let source = rewriter.source();
+        let node = &source.nodes()[value.node];
+        let is_gate = |v: &Value| source.nodes()[v.node].op == Op::Sigmoid;
+        let hands_on = match node.op {
+            Op::BatchNormTrain { .. } | Op::Relu => true,
+            Op::Mul => node.inputs.get(1).is_some_and(is_gate),
+            _ => false,
+        };
+        match node.inputs.first() {
+            Some(&input) if hands_on => rewriter.copy(input).map(Some),
+            _ => Ok(None),
+        }
+    };
+    let mut graph = Rewriter::new(&graph, &rule).finish()?;
+    let inputs = graph.inputs();
+    let (Some(&(_, x)), Some(&(_, y))) = (inputs.first(), graph.outputs().first()) else { return Ok(None) };
+    if x == y {
+        return Ok(None);
+    }
+    let layers = graph.nodes().iter().enumerate().filter(|(_, n)| matches!(n.op, Op::Conv { .. } | Op::Linear));
+    let layers: Vec<Value> = layers.map(|(node, _)| Value { node, output: 0 }).collect();
+    let dims = graph.dims(y)?.clone();
+    let dy = graph.leaf(Op::Input(Port::Dy), dims);
+    let wrt: Vec<Value> = [x].iter().chain(&layers).copied().collect();
+    let gradients = differentiate(&mut graph, y, dy, &wrt)?;
+    let problem = "the output does not depend on a layer";
+    let missing = || GraphError::NotDifferentiable { op: "Program", problem };
+    for (i, (layer, gradient)) in wrt.into_iter().zip(gradients).enumerate() {
+        let gradient = gradient.ok_or_else(missing)?;
+        if i == 0 {
+            graph.output(Port::Dx, gradient);
+            continue;
+        }
+        let flow = graph.apply(Op::Mul, &[layer, gradient])?;
+        let is_image = matches!(graph.dims(flow)?, Dims::Image(_));
+        let flow = if is_image { graph.apply(Op::SumPixels, &[flow])? } else { flow };
+        graph.output(Port::Flow(i as u16 - 1), flow);
+    }
+    Ok(Some(graph))
 }
 
 /// Mean softmax cross-entropy over `classes`, the loss of every sample, and the gradient.

@@ -48,6 +48,9 @@ pub enum Role {
     /// Agreement of activation signs after the operator's BNs, with the statistics given. Takes what [`Role::Forward`]
     /// keeps in [`MemoryMode::Fast`]. Operators without a BN have none.
     Signs,
+    /// The operator made linear (weights by magnitude, no BatchNorms, ReLUs or gates), its gradient, and
+    /// the flow through its layers (Tanaka et al. 2020).
+    SynFlow,
 }
 
 /// Which nodes a graph is made of, and so in which layout its activations are.
@@ -103,6 +106,9 @@ pub enum Port {
     SampleDBeta(u16),
     /// Number of equal activation signs of every two samples, `[N, N]`.
     Agreement,
+    /// Output of the n-th convolution or linear layer times its gradient, summed over pixels:
+    /// `[N, C, 1, 1]` or `[N, F]`.
+    Flow(u16),
 }
 
 /// A port and its name in the ONNX graph.

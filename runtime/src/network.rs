@@ -1,6 +1,7 @@
 //! Runs a path of the supernet: its operators one after another, forwards and backwards.
 
 mod jacobian;
+mod linear;
 mod walk;
 
 pub use jacobian::{Jacobian, SignAgreement, SlotJacobian};
@@ -23,12 +24,14 @@ use crate::{
     parameters::{BnParameters, Layout, Statistics},
 };
 
+pub use linear::Linear;
+
 /// How a network is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkOptions {
     /// What backward passes keep of forward passes.
     pub memory: MemoryMode,
-    /// Which graphs training uses; falls back to portable ones where a bundle has no others.
+    /// Which graphs are run; falls back to portable ones where a bundle has no others.
     pub lowering: Lowering,
 }
 
@@ -66,6 +69,8 @@ pub struct Network {
     engine: Engine,
     programs: HashMap<(usize, u8), Program>,
     options: NetworkOptions,
+    /// Which graphs inference with given statistics uses.
+    evaluation: Lowering,
 }
 
 impl Network {
@@ -87,9 +92,13 @@ impl Network {
             }
         }
         let engine = Engine::new(environment, directory, manifest)?;
-        let mut network = Self { layout: Layout::new(&supernet), supernet, engine, programs, options };
-        if !network.has_fused() {
+        let evaluation = options.lowering;
+        let mut network = Self { layout: Layout::new(&supernet), supernet, engine, programs, options, evaluation };
+        if !network.has_fused(Role::Backward(options.memory)) {
             network.options.lowering = Lowering::Portable;
+        }
+        if !network.has_fused(Role::Evaluate) {
+            network.evaluation = Lowering::Portable;
         }
         Ok(network)
     }
@@ -114,12 +123,11 @@ impl Network {
         self.engine.sessions()
     }
 
-    /// Whether every operator has fused training graphs, and none passes the image on unchanged
+    /// Whether every operator has a fused graph of `role`, and none passes the image on unchanged
     /// (which is laid out otherwise).
-    fn has_fused(&self) -> bool {
+    fn has_fused(&self, role: Role) -> bool {
         self.programs.iter().filter(|(_, program)| !program.is_absent()).all(|(&(edge, operator), program)| {
             let owner = Owner::Operator { edge: edge as u16, operator };
-            let role = Role::Backward(self.options.memory);
             match passes_on(program) {
                 true => self.supernet.edges[edge].from != 0,
                 false => self.engine.get(owner, role, Lowering::Fused).is_some(),
@@ -145,7 +153,24 @@ impl Network {
         keep: bool,
     ) -> Result<Pass, EngineError> {
         let memory = if keep { self.options.memory } else { MemoryMode::Lean };
-        self.forward_in(path, parameters, images, statistics, (memory, keep))
+        self.forward_in(self.logits_node(), path, parameters, images, statistics, (memory, keep))
+    }
+
+    /// The value of the node that the last edge (the head) starts from, by a forward pass with batch
+    /// statistics, which are written to `statistics`. Its layout is that of the graphs in use.
+    ///
+    /// # Errors
+    /// If a graph fails.
+    pub fn features(
+        &mut self,
+        path: &Path,
+        parameters: &BnParameters,
+        images: ArrayView4<'_, f32>,
+        statistics: &mut Statistics,
+    ) -> Result<Rc<DynValue>, EngineError> {
+        let node = self.supernet.edges.last().map_or(0, |edge| usize::from(edge.from));
+        let keeping = (MemoryMode::Lean, false);
+        self.forward_in(node, path, parameters, images, statistics, keeping).map(|pass| pass.logits)
     }
 
     /// As [`Network::forward`], but the pass holds what [`Network::jacobian`] and [`Network::sign_agreement`] need
@@ -160,11 +185,18 @@ impl Network {
         images: ArrayView4<'_, f32>,
         statistics: &mut Statistics,
     ) -> Result<Pass, EngineError> {
-        self.forward_in(path, parameters, images, statistics, (MemoryMode::Fast, true))
+        self.forward_in(self.logits_node(), path, parameters, images, statistics, (MemoryMode::Fast, true))
     }
 
+    /// The last node.
+    fn logits_node(&self) -> usize {
+        self.supernet.nodes.len().saturating_sub(1)
+    }
+
+    /// Forward pass as far as a node, whose value takes the place of the logits.
     fn forward_in(
         &mut self,
+        node: usize,
         path: &Path,
         parameters: &BnParameters,
         images: ArrayView4<'_, f32>,
@@ -201,7 +233,7 @@ impl Network {
             }
             y.ok_or_else(|| unexpected(Port::Y))
         };
-        let logits = self.walk(path, images, self.options.lowering, &mut run)?;
+        let logits = self.walk(node, path, images, self.options.lowering, &mut run)?;
         Ok(Pass { logits, path: path.clone(), tapes, memory })
     }
 
@@ -217,7 +249,7 @@ impl Network {
         images: ArrayView4<'_, f32>,
     ) -> Result<Rc<DynValue>, EngineError> {
         let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
-            let graph = network.engine.find(Self::owner(edge, operator), Role::Evaluate, Lowering::Portable)?;
+            let graph = network.engine.find(Self::owner(edge, operator), Role::Evaluate, network.evaluation)?;
             let slots = network.layout.operator(edge, operator);
             let layout = &network.layout;
             let bn = |i: u16| layout.slots()[slots.start + usize::from(i)].range.clone();
@@ -231,7 +263,7 @@ impl Network {
             })?;
             take(outputs, Port::Y).map(Rc::new)
         };
-        self.walk(path, images, Lowering::Portable, &mut run)
+        self.walk(self.logits_node(), path, images, self.evaluation, &mut run)
     }
 
     /// Mean softmax cross-entropy of logits `[N, classes]` against class indices `[N]`.

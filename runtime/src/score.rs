@@ -2,68 +2,109 @@
 
 use std::{collections::HashMap, io};
 
-use nasbn_models::{Path, cost::CostTable};
+use nasbn_models::{
+    Path,
+    cost::{Cost, CostTable},
+};
 use serde::Serialize;
 
 use crate::{
+    adapt::{
+        AdaptError,
+        candidate::{self, CandidateOptions},
+    },
     data::Batch,
     engine::EngineError,
-    indicator::BnTable,
+    indicators::{
+        bn::BnTable,
+        catalogue::{Indicator, Measurement, Perspective, Selection},
+        gradient,
+        synflow::log_synflow,
+        uncertainty::{logits, uncertainty},
+        zen::{self, Noise},
+    },
     network::Network,
-    parameters::BnParameters,
-    validation::{recalibrate, validate},
+    parameters::{BnParameters, Statistics},
+    validation::{Moments, validate},
 };
 
-/// Scores of one path. The order of the fields is the order of the CSV's columns.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// Scores of one path.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The path as it was given.
     pub path: String,
     /// Its canonical form, which was scored.
     pub canonical: String,
-    /// Multiply-accumulates for one image.
-    pub macs: u64,
-    /// Parameters of the deployed network.
-    pub params: u64,
-    /// Layers that are not identities.
-    pub depth: u32,
-    /// Peak activation memory for one image, bytes (f32).
-    pub peak_activation_bytes: u64,
-    /// Sum over all BatchNorms of mean |gamma|.
-    pub bn_all: f64,
-    /// Sum over searchable layers of mean |gamma| of the last BatchNorm.
-    pub bn_last: f64,
-    /// Validation loss with recalibrated statistics, nats; empty if not asked for.
-    pub validation_loss: Option<f64>,
-    /// Validation accuracy with recalibrated statistics, 0 to 1; empty if not asked for.
-    pub validation_accuracy: Option<f64>,
+    /// Costs.
+    pub cost: Cost,
+    /// A value for each chosen indicator. What cannot be computed is NaN or infinite, as it came out.
+    pub values: Vec<f64>,
+}
+
+/// What is measured, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoreOptions {
+    /// The indicators.
+    pub selection: Selection,
+    /// Mini-batches that statistics are recalibrated on for the validation indicators.
+    pub recalibrate: usize,
+    /// Mini-batches whose statistics the uncertainty indicators compare.
+    pub mc_batches: usize,
+    /// Adaptation of every candidate before it is scored.
+    pub adapt: Option<CandidateOptions>,
+    /// Images of noise for the Zen-score.
+    pub noise_images: usize,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+impl ScoreOptions {
+    /// Mini-batches of training images that all of it takes; adaptation makes do with fewer.
+    pub fn training_batches(&self) -> usize {
+        let recalibrate = if self.selection.needs(Measurement::Validation) { self.recalibrate } else { 0 };
+        let mc = if self.selection.needs(Measurement::MonteCarlo) { self.mc_batches } else { 0 };
+        recalibrate.max(mc).max(usize::from(self.selection.needs(Measurement::Gradient)))
+    }
 }
 
 /// Images for the indicators that need some.
+#[derive(Default)]
 pub struct Images {
-    /// Mini-batches that statistics are recalibrated on.
-    pub recalibration: Vec<Batch>,
+    /// Mini-batches of training images: for statistics, gradients and adaptation.
+    pub training: Vec<Batch>,
     /// Mini-batches that loss and accuracy are measured on.
     pub validation: Vec<Batch>,
+    /// Mini-batches of validation images that uncertainty is measured on.
+    pub uncertainty: Vec<Batch>,
 }
 
-/// Scores paths; equal networks are scored once.
+/// Scores paths; equal networks are scored once. A value depends on network, parameters, images and options
+/// alone: not on the other paths, their order, or the other indicators.
 pub struct Scorer<'a> {
     network: &'a mut Network,
     parameters: &'a BnParameters,
-    images: Option<&'a Images>,
+    images: &'a Images,
+    options: ScoreOptions,
     costs: CostTable,
     table: BnTable,
-    known: HashMap<Path, Row>,
+    noise: Option<Noise>,
+    known: HashMap<Path, Vec<f64>>,
+    measured: usize,
 }
 
 impl<'a> Scorer<'a> {
-    /// A scorer of paths with the given BatchNorm parameters; without `images`, the indicators that
-    /// need some are left out.
-    pub fn new(network: &'a mut Network, parameters: &'a BnParameters, images: Option<&'a Images>) -> Self {
+    /// A scorer of paths with the given BatchNorm parameters. `images` must hold what `options` take.
+    pub fn new(
+        network: &'a mut Network,
+        parameters: &'a BnParameters,
+        images: &'a Images,
+        options: ScoreOptions,
+    ) -> Self {
         let costs = CostTable::new(network.supernet());
         let table = BnTable::new(network.supernet(), network.layout(), parameters);
-        Self { network, parameters, images, costs, table, known: HashMap::new() }
+        let zen = options.selection.needs(Measurement::Zen);
+        let noise = zen.then(|| Noise::new(network, options.noise_images, options.seed));
+        Self { network, parameters, images, options, costs, table, noise, known: HashMap::new(), measured: 0 }
     }
 
     /// The scores of a path.
@@ -71,37 +112,108 @@ impl<'a> Scorer<'a> {
     /// # Errors
     /// If a graph fails.
     pub fn score(&mut self, path: &Path) -> Result<Row, EngineError> {
+        let canonical = self.network.supernet().canonical(path);
+        let values = self.values(&canonical)?;
         let supernet = self.network.supernet();
-        let canonical = supernet.canonical(path);
-        let text = supernet.format_path(path);
-        if let Some(row) = self.known.get(&canonical) {
-            return Ok(Row { path: text, ..row.clone() });
+        Ok(Row {
+            path: supernet.format_path(path),
+            canonical: supernet.format_path(&canonical),
+            cost: self.costs.cost(&canonical),
+            values,
+        })
+    }
+
+    /// A value for each chosen indicator of a canonical path.
+    ///
+    /// # Errors
+    /// If a graph fails.
+    pub fn values(&mut self, canonical: &Path) -> Result<Vec<f64>, EngineError> {
+        if let Some(values) = self.known.get(canonical) {
+            return Ok(values.clone());
         }
-        let cost = self.costs.cost(&canonical);
-        let bn_all = self.table.all(supernet, &canonical);
-        let bn_last = self.table.last(supernet, &canonical);
-        let name = supernet.format_path(&canonical);
-        let validation = match self.images {
+        let found = self.measure(canonical)?;
+        let value = |i: &&Indicator| found.get(i.name).copied().unwrap_or(f64::NAN);
+        let values: Vec<f64> = self.options.selection.indicators().iter().map(value).collect();
+        self.measured += 1;
+        self.known.insert(canonical.clone(), values.clone());
+        Ok(values)
+    }
+
+    /// Takes over a row that an earlier run scored.
+    pub fn remember(&mut self, path: &Path, row: &Row) {
+        self.known.insert(self.network.supernet().canonical(path), row.values.clone());
+    }
+
+    /// Everything that the options ask for, by name; all of it missing (not a number) where the
+    /// candidate's adaptation diverged.
+    fn measure(&mut self, path: &Path) -> Result<HashMap<&'static str, f64>, EngineError> {
+        let needs = |measurement| self.options.selection.needs(measurement);
+        let mut found = HashMap::new();
+        let adapted = match self.options.adapt {
             None => None,
-            Some(images) => {
-                let statistics = recalibrate(self.network, &canonical, self.parameters, &images.recalibration)?;
-                Some(validate(self.network, &canonical, self.parameters, &statistics, &images.validation)?)
+            Some(options) => {
+                match candidate::adapt(self.network, path, self.parameters, &self.images.training, options) {
+                    Ok(adapted) => Some(adapted),
+                    Err(AdaptError::Engine(error)) => return Err(error),
+                    Err(diverged) => {
+                        let text = self.network.supernet().format_path(path);
+                        log::warn!("{text} cannot be scored: {diverged}");
+                        return Ok(found);
+                    }
+                }
             }
         };
-        let row = Row {
-            path: text,
-            canonical: name,
-            macs: cost.macs,
-            params: cost.params,
-            depth: cost.depth,
-            peak_activation_bytes: cost.peak_activation_bytes,
-            bn_all,
-            bn_last,
-            validation_loss: validation.map(|v| v.loss),
-            validation_accuracy: validation.map(|v| v.accuracy),
-        };
-        self.known.insert(canonical, row.clone());
-        Ok(row)
+        if let Some(adapted) = &adapted {
+            found.insert("adapt_loss", adapted.last_loss());
+            self.table = BnTable::new(self.network.supernet(), self.network.layout(), &adapted.parameters);
+        }
+        let parameters = adapted.as_ref().map_or(self.parameters, |adapted| &adapted.parameters);
+        let supernet = self.network.supernet();
+        found.insert("bn_all", self.table.all(supernet, path));
+        found.insert("bn_last", self.table.last(supernet, path));
+
+        // One forward pass a mini-batch gives the statistics for all that need some. The first is always
+        // kept for its gradients, so that no indicator depends on whether another one is asked for.
+        let mut moments = Moments::new(self.network, path);
+        let mut samples = Vec::new();
+        let mut statistics = Statistics::standard(self.network.layout());
+        for (i, batch) in self.images.training.iter().take(self.options.training_batches()).enumerate() {
+            let pass = self.network.forward(path, parameters, batch.images.view(), &mut statistics, i == 0)?;
+            if i == 0 && needs(Measurement::Gradient) {
+                let norm = gradient::norm(self.network, path, parameters, &statistics, pass, &batch.labels)?;
+                found.insert("grad_norm", norm);
+            }
+            if i < self.options.recalibrate {
+                moments.add(self.network.layout(), &statistics);
+            }
+            if i < self.options.mc_batches && needs(Measurement::MonteCarlo) {
+                samples.push(statistics.clone());
+            }
+        }
+        if needs(Measurement::MonteCarlo) {
+            let batches = &self.images.uncertainty;
+            let logits = logits(self.network, path, parameters, &samples, batches)?;
+            let labels: Vec<i64> = batches.iter().flat_map(|batch| batch.labels.iter().copied()).collect();
+            let measures = uncertainty(logits.view(), &labels);
+            found.insert("mc_entropy", measures.entropy);
+            found.insert("mc_mutual_information", measures.mutual_information);
+            found.insert("mc_logit_variance", measures.logit_variance);
+            found.insert("mc_log_likelihood", measures.log_likelihood);
+            found.insert("mc_nll", measures.nll);
+        }
+        if needs(Measurement::Validation) {
+            let statistics = moments.statistics(self.network.layout());
+            let validation = validate(self.network, path, parameters, &statistics, &self.images.validation)?;
+            found.insert("validation_loss", validation.loss);
+            found.insert("validation_accuracy", validation.accuracy);
+        }
+        if let Some(noise) = &self.noise {
+            found.insert("zen", zen::score(self.network, path, noise)?);
+        }
+        if needs(Measurement::SynFlow) {
+            found.insert("log_synflow", log_synflow(self.network, path)?);
+        }
+        Ok(found)
     }
 
     /// Networks scored so far, equal ones counted once.
@@ -109,9 +221,9 @@ impl<'a> Scorer<'a> {
         self.known.len()
     }
 
-    /// Costs of paths.
-    pub fn costs(&self) -> &CostTable {
-        &self.costs
+    /// Networks that were measured, and not remembered.
+    pub fn measured(&self) -> usize {
+        self.measured
     }
 
     /// The network that is scored on.
@@ -120,15 +232,88 @@ impl<'a> Scorer<'a> {
     }
 }
 
+/// Names of the columns: path, canonical, costs, then the chosen indicators.
+pub fn header(selection: &Selection) -> Vec<&'static str> {
+    let costs = crate::indicators::catalogue::CATALOGUE.iter().filter(|i| i.perspective == Perspective::Cost);
+    let chosen = selection.indicators().iter().map(|i| i.name);
+    ["path", "canonical"].into_iter().chain(costs.map(|i| i.name)).chain(chosen).collect()
+}
+
+impl Row {
+    /// Cells in the order of [`header`]. Numbers are written with as many digits as tell them apart; what is
+    /// not finite as `NaN`, `inf` or `-inf`.
+    pub fn cells(&self) -> Vec<String> {
+        let Cost { macs, params, depth, peak_activation_bytes } = self.cost;
+        let costs = [macs, params, u64::from(depth), peak_activation_bytes].map(|cost| cost.to_string());
+        let values = self.values.iter().map(|value| format!("{value:?}"));
+        [self.path.clone(), self.canonical.clone()].into_iter().chain(costs).chain(values).collect()
+    }
+
+    /// The row of cells that [`Row::cells`] gave; none if they are not of that form.
+    pub fn from_cells(cells: &[String]) -> Option<Self> {
+        let [path, canonical, macs, params, depth, memory, values @ ..] = cells else { return None };
+        let cost = Cost {
+            macs: macs.parse().ok()?,
+            params: params.parse().ok()?,
+            depth: depth.parse().ok()?,
+            peak_activation_bytes: memory.parse().ok()?,
+        };
+        let values = values.iter().map(|value| value.parse().ok()).collect::<Option<Vec<f64>>>()?;
+        Some(Self { path: path.clone(), canonical: canonical.clone(), cost, values })
+    }
+}
+
 /// Writes rows as CSV with a header.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_csv(rows: &[Row], to: impl io::Write) -> Result<(), csv::Error> {
+pub fn write_csv(rows: &[Row], selection: &Selection, to: impl io::Write) -> Result<(), csv::Error> {
     let mut writer = csv::Writer::from_writer(to);
+    writer.write_record(header(selection))?;
     for row in rows {
-        writer.serialize(row)?;
+        writer.write_record(row.cells())?;
     }
     writer.flush()?;
     Ok(())
+}
+
+/// Values that are not finite: how many, for every chosen indicator that has some.
+pub fn not_finite(rows: &[Row], selection: &Selection) -> Vec<NotFinite> {
+    let count = |column: usize| rows.iter().filter(move |row| row.values.get(column).is_some_and(|v| !v.is_finite()));
+    let counted = selection
+        .indicators()
+        .iter()
+        .enumerate()
+        .map(|(column, indicator)| NotFinite { indicator: indicator.name, rows: count(column).count() });
+    counted.filter(|counted| counted.rows > 0).collect()
+}
+
+/// Rows in which an indicator is not finite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotFinite {
+    /// The indicator.
+    pub indicator: &'static str,
+    /// How many.
+    pub rows: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn cells_are_read_back_to_the_bit() {
+        let values = vec![0.1 + 0.2, -1e-300, 3.0, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE / 3.0];
+        let cost = Cost { macs: u64::MAX, params: 2, peak_activation_bytes: 3, depth: 4 };
+        let row = Row { path: "02".into(), canonical: "20".into(), cost, values };
+        assert_eq!(Row::from_cells(&row.cells()).unwrap(), row);
+        let missing = Row { values: vec![f64::NAN], ..row.clone() };
+        assert_eq!(missing.cells()[6], "NaN");
+        assert!(Row::from_cells(&missing.cells()).unwrap().values[0].is_nan());
+        assert!(Row::from_cells(&row.cells()[..5]).is_none());
+        let selection = Selection::parse("bn_all").unwrap();
+        let counted = not_finite(&[missing, Row { values: vec![1.0], ..row }], &selection);
+        assert_eq!(counted, [NotFinite { indicator: "bn_all", rows: 1 }]);
+    }
 }

@@ -1,7 +1,5 @@
 //! Loss and accuracy of a path with inherited BatchNorm, its statistics recalibrated.
 
-use std::collections::HashMap;
-
 use nasbn_models::Path;
 use serde::Serialize;
 
@@ -9,7 +7,7 @@ use crate::{
     data::Batch,
     engine::EngineError,
     network::Network,
-    parameters::{BnParameters, Statistics},
+    parameters::{BnParameters, Layout, Statistics},
 };
 
 /// Accuracy and loss of a path.
@@ -26,6 +24,50 @@ pub struct Validation {
 /// Statistics of a path's BatchNorms over mini-batches: the mean of the batches' means, and the mean
 /// of their variances plus the variance of their means (the exact moments for equal batches).
 /// This is the recalibration that inherited weights need (SPOS, section 3.4).
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// Per slot of the path and channel: sums of means, of their squares, and of variances.
+    sums: Vec<(usize, Vec<[f64; 3]>)>,
+    batches: usize,
+}
+
+impl Moments {
+    /// Of no mini-batch yet.
+    pub fn new(network: &Network, path: &Path) -> Self {
+        let layout = network.layout();
+        let zeros = |slot: usize| (slot, vec![[0.0; 3]; layout.slots()[slot].range.len()]);
+        Self { sums: layout.path(network.supernet(), path).map(zeros).collect(), batches: 0 }
+    }
+
+    /// Takes in the statistics of one mini-batch.
+    pub fn add(&mut self, layout: &Layout, statistics: &Statistics) {
+        for (slot, sums) in &mut self.sums {
+            let range = layout.slots()[*slot].range.clone();
+            let moments = statistics.mean[range.clone()].iter().zip(&statistics.var[range]);
+            for (sum, (&mean, &var)) in sums.iter_mut().zip(moments) {
+                let mean = f64::from(mean);
+                *sum = [sum[0] + mean, sum[1] + mean * mean, sum[2] + f64::from(var)];
+            }
+        }
+        self.batches += 1;
+    }
+
+    /// The statistics of all mini-batches together; slots of other paths are standard.
+    pub fn statistics(&self, layout: &Layout) -> Statistics {
+        let count = self.batches.max(1) as f64;
+        let mut statistics = Statistics::standard(layout);
+        for (slot, sums) in &self.sums {
+            for (channel, [mean, square, var]) in layout.slots()[*slot].range.clone().zip(sums) {
+                let mean = mean / count;
+                statistics.mean[channel] = mean as f32;
+                statistics.var[channel] = (var / count + (square / count - mean * mean).max(0.0)) as f32;
+            }
+        }
+        statistics
+    }
+}
+
+/// [`Moments`] of a path over mini-batches.
 ///
 /// # Errors
 /// If a graph fails.
@@ -35,30 +77,13 @@ pub fn recalibrate(
     parameters: &BnParameters,
     batches: &[Batch],
 ) -> Result<Statistics, EngineError> {
-    let slots: Vec<usize> = network.layout().path(network.supernet(), path).collect();
+    let mut moments = Moments::new(network, path);
     let mut current = Statistics::standard(network.layout());
-    let mut sums: HashMap<usize, Vec<[f64; 3]>> = HashMap::new();
     for batch in batches {
         network.forward(path, parameters, batch.images.view(), &mut current, false)?;
-        for &slot in &slots {
-            let range = network.layout().slots()[slot].range.clone();
-            let sums = sums.entry(slot).or_insert_with(|| vec![[0.0; 3]; range.len()]);
-            for ((sum, &mean), &var) in sums.iter_mut().zip(&current.mean[range.clone()]).zip(&current.var[range]) {
-                let mean = f64::from(mean);
-                *sum = [sum[0] + mean, sum[1] + mean * mean, sum[2] + f64::from(var)];
-            }
-        }
+        moments.add(network.layout(), &current);
     }
-    let count = batches.len().max(1) as f64;
-    let mut statistics = Statistics::standard(network.layout());
-    for (slot, sums) in sums {
-        for (channel, [mean, square, var]) in network.layout().slots()[slot].range.clone().zip(sums) {
-            let mean = mean / count;
-            statistics.mean[channel] = mean as f32;
-            statistics.var[channel] = (var / count + (square / count - mean * mean).max(0.0)) as f32;
-        }
-    }
-    Ok(statistics)
+    Ok(moments.statistics(network.layout()))
 }
 
 /// Loss and accuracy of a path with the given statistics over mini-batches.

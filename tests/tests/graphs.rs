@@ -156,6 +156,7 @@ fn reference_graph(case: &Case, role: Role, from_image: bool) -> Graph {
         Role::Backward(memory) => roles::backward(&case.program, memory, from_image),
         Role::Jacobian => roles::jacobian(&case.program, from_image),
         Role::Signs => roles::signs(&case.program).map(Option::unwrap),
+        Role::SynFlow => roles::synflow(&case.program).map(Option::unwrap),
         _ => roles::evaluation(&case.program),
     }
     .unwrap()
@@ -171,10 +172,16 @@ fn every_graph_of_every_operator_gives_the_numbers_of_the_reference() {
                     continue;
                 }
                 let (role, lowering) = (built.role, built.lowering);
+                let signed = given.clone();
+                let mut given = given.clone();
+                if role == Role::SynFlow {
+                    given.weights.values_mut().for_each(|weight| weight.mapv_inplace(f64::abs));
+                }
                 let expected = evaluate(&reference_graph(&case, role, from_image), &given).unwrap();
                 let fused = lowering == Lowering::Fused;
                 let channels_last = |port| fused && !(from_image && matches!(port, Port::X | Port::Dx));
-                let found = run(built, &given, "e00.o", channels_last);
+                // Magnitudes are taken by the graph itself.
+                let found = run(built, &signed, "e00.o", channels_last);
                 check(&format!("{} {role:?} {lowering:?}, image {from_image}", case.name), &found, &expected);
             }
         }
@@ -198,7 +205,8 @@ fn every_operator_has_all_its_graphs() {
         }
     }
     assert!(roles.contains(&(Role::Evaluate, Lowering::Portable)));
-    assert_eq!(roles.len(), 13, "what passes its input on when deployed has no inference graph");
+    assert!(roles.contains(&(Role::Evaluate, Lowering::Fused)));
+    assert_eq!(roles.len(), 14, "what passes its input on when deployed has no inference graph");
 }
 
 #[test]

@@ -66,11 +66,24 @@ pub fn lower(graph: &Graph, options: Options<'_>) -> Result<Lowered, GraphError>
     }
 }
 
+/// Lowers a graph to standard nodes, with the magnitudes of its weights in the place of the weights.
+///
+/// # Errors
+/// See [`lower`].
+pub fn lower_magnitudes(graph: &Graph, options: Options<'_>) -> Result<Lowered, GraphError> {
+    let options = Options { lowering: Lowering::Portable, ..options };
+    let mut lowerer = Lowerer::new(graph, options, GraphBuilder::new(options.name));
+    lowerer.magnitudes = true;
+    lowerer.run()
+}
+
 /// A graph on its way to ONNX.
 pub(crate) struct Lowerer<'g> {
     graph: &'g Graph,
     options: Options<'g>,
     constants: Constants<'g>,
+    /// Whether weights of the bundle are taken by magnitude.
+    magnitudes: bool,
     /// Goes before the names of weights.
     prefix: String,
     pub(crate) builder: GraphBuilder,
@@ -90,6 +103,7 @@ impl<'g> Lowerer<'g> {
             graph,
             options,
             constants: Constants::Bundle,
+            magnitudes: false,
             prefix: String::new(),
             builder,
             names: HashMap::new(),
@@ -262,6 +276,10 @@ impl<'g> Lowerer<'g> {
         let graph = self.graph;
         match graph.nodes().get(value.node).map(|n| &n.op) {
             Some(Op::Weight(weight)) => match self.constants {
+                Constants::Bundle if self.magnitudes => {
+                    let name = self.external(weight, dims)?;
+                    Ok(self.once(format!("{name} magnitude"), |l| l.node("Abs", &[&name], &[])))
+                }
                 Constants::Bundle => self.external(weight, dims),
                 Constants::Given(find) => self.given(find, weight, dims),
             },

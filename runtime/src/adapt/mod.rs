@@ -3,6 +3,7 @@
 //! Single-path-one-shot (Guo et al. 2020): every step samples a path, and only its BatchNorms
 //! learn (BN-NAS, Chen et al. 2021; arXiv 2112.00265).
 
+pub mod candidate;
 pub mod optimizer;
 pub mod rate;
 

@@ -69,7 +69,7 @@ pub struct PathsArgs {
 #[derive(Args)]
 pub struct ValidationArgs {
     /// Images in a mini-batch
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    #[arg(long, default_value_t = 64, value_parser = batch)]
     pub batch: u32,
     /// Mini-batches on which BatchNorm statistics are recalibrated for every path
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
@@ -80,4 +80,26 @@ pub struct ValidationArgs {
     /// Which graphs statistics are recalibrated with
     #[arg(long, value_enum, default_value_t = Graphs::Fused)]
     pub graphs: Graphs,
+}
+
+/// How uncertainty is measured.
+#[derive(Args)]
+pub struct McArgs {
+    /// Random mini-batches of training images whose statistics the uncertainty indicators compare
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub mc_batches: u32,
+    /// Validation images that uncertainty is measured on; all of them if there are fewer
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub mc_images: u32,
+}
+
+/// Images in a mini-batch whose statistics are taken.
+fn batch(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(1) => Err("the statistics of one image are undefined where a BatchNorm sees one pixel (variance 0); \
+                      at least 2 are needed"
+            .into()),
+        Ok(batch @ 2..=65536) => Ok(batch),
+        _ => Err("a whole number from 2 to 65536 is needed".into()),
+    }
 }

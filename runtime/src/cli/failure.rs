@@ -3,7 +3,8 @@
 use std::{fmt, io};
 
 use crate::{
-    adapt::AdaptError, checkpoint::CheckpointError, data::DataError, engine::EngineError, ort_library::LibraryError,
+    adapt::AdaptError, checkpoint::CheckpointError, data::DataError, engine::EngineError, journal::JournalError,
+    ort_library::LibraryError,
 };
 
 /// Exit status of the program.
@@ -111,6 +112,12 @@ impl From<EngineError> for Failure {
 
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
+        Self::usage(&error).hint(error.hint())
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
         Self::usage(&error).hint(error.hint())
     }
 }

@@ -1,24 +1,39 @@
 //! `nasbn score`: a table of indicators.
 
-use std::{path::PathBuf, sync::atomic::Ordering};
+use std::{
+    path::{Path as FsPath, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use clap::Args;
-use nasbn_models::manifest::MemoryMode;
+use nasbn_models::{Path, manifest::MemoryMode};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, OutputArgs, PathsArgs, ValidationArgs},
+    args::{BundleArgs, DataArgs, McArgs, OutputArgs, PathsArgs, ValidationArgs},
     output, setup,
 };
 use crate::{
+    adapt::candidate::CandidateOptions,
     atomic,
-    score::{Scorer, write_csv},
+    indicators::catalogue::{self, Measurement, Perspective, Selection},
+    journal::{self, Journal},
+    parameters::BnParameters,
+    score::{Images, Row, ScoreOptions, Scorer, header, not_finite, write_csv},
 };
 
-#[derive(Args)]
-#[command(after_help = "Examples:
+const EXAMPLES: &str = "Examples:
   nasbn score --bundle bundle --checkpoint checkpoint --data digits --random 1000 --out scores.csv
-  nasbn score --bundle bundle --checkpoint checkpoint --data digits --paths paths.csv --no-validation --out -")]
+  nasbn score --bundle bundle --data digits --paths paths.csv --indicators bn_all,zen --out -
+  nasbn score --bundle bundle --data digits --random 99 --adapt-steps 20 --out s.csv --resume";
+
+/// What is measured unless `--indicators` says otherwise.
+const USUAL: &str = "bn_all,bn_last,validation";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES, after_long_help = long_help())]
 pub struct ScoreArgs {
     #[command(flatten)]
     bundle: BundleArgs,
@@ -29,61 +44,213 @@ pub struct ScoreArgs {
     data: DataArgs,
     #[command(flatten)]
     paths: PathsArgs,
-    /// CSV file to write; - for stdout
+    /// CSV file to write; - for stdout. Rows stand in FILE.partial until all are there
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Go on from FILE.partial, which a run that was stopped has left
+    #[arg(long)]
+    resume: bool,
+    /// Indicators, or perspectives for all of their indicators, separated by commas; `all`. --help lists them
+    #[arg(long, value_name = "LIST", default_value = USUAL)]
+    indicators: String,
     #[command(flatten)]
     validation: ValidationArgs,
     /// Leave out validation loss and accuracy
     #[arg(long)]
     no_validation: bool,
-    /// Seed of random paths and of the mini-batches for recalibration
+    #[command(flatten)]
+    mc: McArgs,
+    /// Train every candidate's own BatchNorms for N steps before it is scored
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    adapt_steps: u32,
+    /// Peak learning rate of these steps; it falls along a cosine
+    #[arg(long, value_name = "RATE", default_value_t = 1.0)]
+    adapt_rate: f32,
+    /// Seed of random paths, of the mini-batches of training images, of the order of the validation images,
+    /// and of noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     output: OutputArgs,
 }
 
+fn long_help() -> String {
+    format!(
+        "Indicators (+ higher is better, - lower is; costs are always there):\n{}\n{EXAMPLES}",
+        catalogue::describe()
+    )
+}
+
 pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
-    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
+    let options = options(&args)?;
+    let to_stdout = args.out.as_os_str() == "-";
+    if to_stdout && args.resume {
+        return Err(Failure::usage("--resume has nothing to go on from with --out -").hint("name a file with --out"));
+    }
+    // Steps go faster if their activations are kept.
+    let memory = if options.adapt.is_some() { MemoryMode::Fast } else { MemoryMode::Lean };
+    let mut session = setup::open(&args.bundle, memory, args.validation.graphs.into())?;
+    let classes = session.network.supernet().classes();
+    let needs_images = options.selection.needs_images() || options.adapt.is_some();
+    if needs_images && classes < 2 {
+        return Err(Failure::usage("with one class, loss, gradients and uncertainty are 0 for every network").hint(
+            "export the bundle for at least two classes, or choose indicators without labels (--indicators bn_all,zen)",
+        ));
+    }
     let paths = setup::paths(&args.paths, session.network.supernet(), args.seed)?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
-    let images = if args.no_validation {
-        None
-    } else {
+    let (images, data) = if needs_images {
         let data = setup::dataset(&args.data, session.network.supernet())?;
-        Some(setup::images(&data, &args.validation, args.seed)?)
+        let order = setup::validation_order(&data, &args.validation, args.seed);
+        let images = setup::score_images(&data, &options, &args.validation, args.mc.mc_images, &order, args.seed)?;
+        (images, Some(data.fingerprint()))
+    } else {
+        (Images::default(), None)
+    };
+    let selection = options.selection.clone();
+    let (mut journal, mut rows) = match to_stdout {
+        true => (None, Vec::new()),
+        false => {
+            let run = run_of(&args, &options, &session, &parameters, data, &paths);
+            let (journal, rows) = open(&args, &run, &selection, &session, &paths)?;
+            (Some(journal), rows)
+        }
     };
     let interrupted = setup::interrupted();
     let bar = output::bar(paths.len() as u64, args.output.quiet);
-    let mut scorer = Scorer::new(&mut session.network, &parameters, images.as_ref());
-    let mut rows = Vec::with_capacity(paths.len());
-    for path in &paths {
+    bar.set_position(rows.len() as u64);
+    let mut scorer = Scorer::new(&mut session.network, &parameters, &images, options);
+    for (path, row) in paths.iter().zip(&rows) {
+        scorer.remember(path, row);
+    }
+    for path in &paths[rows.len()..] {
         if interrupted.load(Ordering::SeqCst) {
-            return Err(Failure::usage(format!(
-                "stopped after {} of {} paths; nothing was written",
-                rows.len(),
-                paths.len()
-            ))
-            .with_exit(Exit::Stopped));
+            bar.finish_and_clear();
+            let stopped = format!("stopped after {} of {} paths", rows.len(), paths.len());
+            return Err(Failure::usage(stopped).with_exit(Exit::Stopped).hint(match to_stdout {
+                true => "name a file with --out, and such a run can be gone on with",
+                false => "go on with the same command and --resume",
+            }));
         }
-        rows.push(scorer.score(path)?);
+        let row = scorer.score(path)?;
+        if let Some(journal) = &mut journal {
+            journal.row(&row.cells())?;
+        }
+        rows.push(row);
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let distinct = scorer.distinct();
+    let missing = not_finite(&rows, &selection);
+    for column in &missing {
+        let text = format!("warning: {} is not finite in {} of {} rows", column.indicator, column.rows, rows.len());
+        output::say(&bar, args.output.quiet, &text);
+    }
     let mut csv = Vec::new();
-    write_csv(&rows, &mut csv).map_err(Failure::usage)?;
-    if args.out.as_os_str() == "-" {
+    write_csv(&rows, &selection, &mut csv).map_err(Failure::usage)?;
+    if to_stdout {
         use std::io::Write;
         std::io::stdout().write_all(&csv).map_err(|e| Failure::stdout(&e))?;
         return Ok(Exit::Done);
     }
     atomic::write(&args.out, &csv).map_err(|e| Failure::file(&args.out, &e))?;
-    let distinct = scorer.distinct();
+    if let Some(journal) = journal {
+        journal.remove()?;
+    }
     if args.output.json {
-        output::json(&serde_json::json!({ "out": args.out, "paths": rows.len(), "distinct_networks": distinct }))?;
+        output::json(&json!({
+            "out": args.out, "paths": rows.len(), "distinct_networks": distinct, "not_finite": missing,
+        }))?;
     } else {
         output::line(format!("{}: {} paths, {distinct} different networks", args.out.display(), rows.len()))?;
     }
     Ok(Exit::Done)
+}
+
+/// What is measured, from the arguments.
+fn options(args: &ScoreArgs) -> Result<ScoreOptions, Failure> {
+    let hint = "`nasbn score --help` lists indicators and perspectives";
+    let mut selection = Selection::parse(&args.indicators).map_err(|e| Failure::usage(&e).hint(hint))?;
+    if args.no_validation {
+        selection = selection.only(|i| i.perspective != Perspective::Validation);
+    }
+    let adapt = (args.adapt_steps > 0).then_some(CandidateOptions { steps: args.adapt_steps, rate: args.adapt_rate });
+    if !(args.adapt_rate.is_finite() && args.adapt_rate > 0.0) {
+        return Err(Failure::usage(format!("--adapt-rate must be a number above 0, not {}", args.adapt_rate)));
+    }
+    if adapt.is_none() {
+        if args.indicators.split(',').any(|name| name.trim() == "adapt_loss") {
+            return Err(Failure::usage("adapt_loss is the loss of steps that are not taken")
+                .hint("say how many with --adapt-steps"));
+        }
+        selection = selection.only(|i| i.measurement != Measurement::Adaptation);
+    }
+    Ok(ScoreOptions {
+        selection,
+        recalibrate: args.validation.recalibrate as usize,
+        mc_batches: args.mc.mc_batches as usize,
+        adapt,
+        noise_images: args.validation.batch as usize,
+        seed: args.seed,
+    })
+}
+
+/// The journal beside the output, and the rows that an earlier run has left in it.
+fn open(
+    args: &ScoreArgs,
+    run: &Map<String, Value>,
+    selection: &Selection,
+    session: &setup::Session,
+    paths: &[Path],
+) -> Result<(Journal, Vec<Row>), Failure> {
+    let file: &FsPath = &journal::beside(&args.out);
+    if !args.resume {
+        return Ok((Journal::create(file, run)?, Vec::new()));
+    }
+    let (journal, found) = Journal::resume(file, run)?;
+    let mut rows = Vec::with_capacity(found.len());
+    for (i, cells) in found.iter().enumerate() {
+        let of_run = paths.get(i).map(|path| session.network.supernet().format_path(path));
+        let row = Row::from_cells(cells).filter(|row| Some(&row.path) == of_run.as_ref());
+        let row = row.filter(|_| cells.len() == header(selection).len());
+        rows.push(row.ok_or_else(|| journal.damaged(i, "it is not the row of this path"))?);
+    }
+    Ok((journal, rows))
+}
+
+/// What decides the bytes of the table, by name.
+fn run_of(
+    args: &ScoreArgs,
+    options: &ScoreOptions,
+    session: &setup::Session,
+    parameters: &BnParameters,
+    data: Option<String>,
+    paths: &[Path],
+) -> Map<String, Value> {
+    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let numbers = parameters.gamma.iter().chain(&parameters.beta);
+    let numbers: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
+    let supernet = session.network.supernet();
+    let texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
+    let run = json!({
+        "nasbn": env!("CARGO_PKG_VERSION"),
+        "onnxruntime": format!("1.{}", session.library.minor),
+        "bundle": hex(&session.bundle.digest()),
+        "parameters": hex(&Sha256::digest(&numbers)),
+        "data": data,
+        "paths": hex(&Sha256::digest(texts.join("\n"))),
+        "indicators": options.selection.to_string(),
+        "batch": args.validation.batch,
+        "recalibrate": args.validation.recalibrate,
+        "validation_images": args.validation.validation_images,
+        "lowering": format!("{:?}", session.network.options().lowering),
+        "mc_batches": args.mc.mc_batches,
+        "mc_images": args.mc.mc_images,
+        "adapt": options.adapt,
+        "seed": args.seed,
+    });
+    match run {
+        Value::Object(run) => run,
+        _ => Map::new(),
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use nasbn_models::{
     Path, Supernet,
     cost::{Cost, CostTable},
@@ -18,33 +18,53 @@ use serde::Serialize;
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, OutputArgs, ValidationArgs},
+    args::{BundleArgs, DataArgs, McArgs, OutputArgs, ValidationArgs},
     output, setup,
 };
 use crate::{
     atomic,
     data::Normaliser,
     engine::EngineError,
-    indicator::BnTable,
+    indicators::catalogue::{self, Indicator, Measurement, Selection},
     network::Network,
     parameters::BnParameters,
-    score::Images,
+    score::{Images, ScoreOptions, Scorer},
     search::{Limits, Method, Outcome, SearchError, SearchOptions, search},
     subnet,
     validation::{Validation, recalibrate, validate},
 };
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Objective {
-    /// Validation accuracy with inherited BN, on one half of the validation images
-    Accuracy,
-    /// Least validation loss with inherited BN, on one half of the validation images
-    Loss,
-    /// Sum of mean |gamma| over all BatchNorms
-    BnAll,
-    /// Sum of mean |gamma| over the last BatchNorms of layers (BN-NAS)
-    BnLast,
+/// What is maximised: an indicator of the catalogue, turned so that larger is better.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+struct Objective {
+    name: String,
+    #[serde(skip)]
+    indicator: &'static Indicator,
+}
+
+/// An objective from its name: `loss` and `accuracy` are those of validation, `-` stands for `_`.
+fn objective(text: &str) -> Result<Objective, String> {
+    let name = match text {
+        "loss" => "validation_loss".to_owned(),
+        "accuracy" => "validation_accuracy".to_owned(),
+        other => other.replace('-', "_"),
+    };
+    let Some(indicator) = catalogue::find(&name) else {
+        let nearest = catalogue::nearest(&name).replace('_', "-");
+        return Err(format!("there is no such indicator; the nearest is `{nearest}` (see `nasbn score --help`)"));
+    };
+    if indicator.measurement == Measurement::Adaptation {
+        return Err("a search does not adapt its candidates; `nasbn score --adapt-steps` does".into());
+    }
+    Ok(Objective { name: text.to_owned(), indicator })
+}
+
+impl Objective {
+    /// Whether it is read from a table, without running anything.
+    fn is_cheap(&self) -> bool {
+        matches!(self.indicator.measurement, Measurement::Gamma | Measurement::Cost)
+    }
 }
 
 #[derive(Args)]
@@ -71,10 +91,12 @@ pub struct SearchArgs {
     /// Most peak activation memory for one image (500000, 512KiB, 2MiB)
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_memory: Option<u64>,
-    /// What is maximised
-    #[arg(long, value_enum, default_value_t = Objective::Loss)]
+    /// What is searched for: least `loss` or highest `accuracy` on one half of the validation images, `bn-all`,
+    /// `bn-last`, or another indicator of `nasbn score --help`
+    #[arg(long, value_name = "INDICATOR", default_value = "loss", value_parser = objective)]
     objective: Objective,
-    /// Most networks to evaluate, and as many again for random search [default: 300; with bn-all and bn-last 20000]
+    /// Most networks to evaluate, and as many again for random search [default: 300; 20000 with bn-all, bn-last
+    /// and costs, which run nothing]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     evaluations: Option<u32>,
     /// Networks in a generation of the evolution
@@ -91,6 +113,8 @@ pub struct SearchArgs {
     peers: usize,
     #[command(flatten)]
     validation: ValidationArgs,
+    #[command(flatten)]
+    mc: McArgs,
     /// Seed of the search, the halves of the validation images and the mini-batches for recalibration
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -161,10 +185,19 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
     let supernet = session.network.supernet().clone();
     let data = setup::dataset(&args.data, &supernet)?;
     let (choose, report) = setup::halves(&data, &args.validation, args.seed)?;
+    let indicator = args.objective.indicator;
+    let scoring = ScoreOptions {
+        selection: Selection::of(|i| i.name == indicator.name),
+        recalibrate: args.validation.recalibrate as usize,
+        mc_batches: args.mc.mc_batches as usize,
+        adapt: None,
+        noise_images: args.validation.batch as usize,
+        seed: args.seed,
+    };
+    let choose = setup::score_images(&data, &scoring, &args.validation, args.mc.mc_images, &choose, args.seed)?;
+    let report = setup::images(&data, &args.validation, &report, args.seed)?;
     let costs = CostTable::new(&supernet);
-    let table = BnTable::new(&supernet, session.network.layout(), &parameters);
-    let cheap = matches!(args.objective, Objective::BnAll | Objective::BnLast);
-    let evaluations = args.evaluations.unwrap_or(if cheap { 20_000 } else { 300 }) as usize;
+    let evaluations = args.evaluations.unwrap_or(if args.objective.is_cheap() { 20_000 } else { 300 }) as usize;
     let options = SearchOptions {
         limits: Limits { macs: args.max_macs, params: args.max_params, memory_bytes: args.max_memory },
         evaluations,
@@ -175,17 +208,16 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
     };
     let interrupted = setup::interrupted();
     let bar = output::bar(2 * evaluations as u64, args.output.quiet);
-    let network = &mut session.network;
+    let mut scorer = Scorer::new(&mut session.network, &parameters, &choose, scoring);
     let evaluate = |path: &Path| -> Result<f64, Failure> {
         if interrupted.load(Ordering::SeqCst) {
             return Err(Failure::usage("stopped; nothing was written").with_exit(Exit::Stopped));
         }
-        Ok(match args.objective {
-            Objective::BnAll => table.all(&supernet, path),
-            Objective::BnLast => table.last(&supernet, path),
-            Objective::Accuracy => measure(network, path, &parameters, &choose)?.accuracy,
-            Objective::Loss => -measure(network, path, &parameters, &choose)?.loss,
-        })
+        let value = match catalogue::cost(indicator, &costs.cost(path)) {
+            Some(cost) => cost,
+            None => scorer.values(path)?.first().copied().unwrap_or(f64::NAN),
+        };
+        Ok(indicator.direction.score(value))
     };
     let outcome = search(&supernet, &costs, &options, evaluate, |done, _| bar.set_position(done as u64));
     bar.finish_and_clear();
@@ -196,12 +228,12 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
             return infeasible(&args, &supernet, &nearest, &cost, excess);
         }
     };
-    let report = describe(&args, &mut session, &parameters, &outcome, &report, &costs)?;
-    write(&args.out, &mut session, &parameters, &outcome, (&choose, data.normaliser()), &report)?;
+    let found = describe(&args, &mut session, &parameters, &outcome, &report, &costs)?;
+    write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
     if args.output.json {
-        output::json(&report)?
+        output::json(&found)?
     } else if !args.output.quiet {
-        print(&report)?
+        print(&found)?
     }
     Ok(Exit::Done)
 }
@@ -212,7 +244,7 @@ fn measure(
     parameters: &BnParameters,
     images: &Images,
 ) -> Result<Validation, EngineError> {
-    let statistics = recalibrate(network, path, parameters, &images.recalibration)?;
+    let statistics = recalibrate(network, path, parameters, &images.training)?;
     validate(network, path, parameters, &statistics, &images.validation)
 }
 
@@ -273,7 +305,7 @@ fn describe(
     Ok(Report {
         space: supernet.name.clone(),
         seed: args.seed,
-        objective: args.objective,
+        objective: args.objective.clone(),
         limits: Limits { macs: args.max_macs, params: args.max_params, memory_bytes: args.max_memory },
         method: outcome.method,
         evaluations: outcome.evaluated.len(),
@@ -317,7 +349,7 @@ fn write(
 ) -> Result<(), Failure> {
     fs::create_dir_all(out).map_err(|e| Failure::file(out, &e))?;
     let path = &outcome.best.path;
-    let statistics = recalibrate(&mut session.network, path, parameters, &images.recalibration)?;
+    let statistics = recalibrate(&mut session.network, path, parameters, &images.training)?;
     let extra = [
         ("score".to_owned(), outcome.best.score.to_string()),
         ("macs".to_owned(), outcome.best.cost.macs.to_string()),

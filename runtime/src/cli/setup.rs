@@ -26,10 +26,11 @@ use super::{
 use crate::{
     checkpoint::Checkpoint,
     data::{self, Dataset, ImageSpec, LoadOptions, Part},
+    indicators::catalogue::Measurement,
     network::{Network, NetworkOptions},
     ort_library::{self, Library},
     parameters::BnParameters,
-    score::Images,
+    score::{Images, ScoreOptions},
 };
 
 /// More threads than any machine has cores for.
@@ -41,6 +42,8 @@ pub struct Session {
     pub bundle: Bundle,
     /// The network.
     pub network: Network,
+    /// The library that runs it.
+    pub library: Library,
 }
 
 /// Finds and loads the library with the threads asked for.
@@ -68,9 +71,9 @@ pub fn open(args: &BundleArgs, memory: MemoryMode, lowering: Lowering) -> Result
             None => failure,
         }
     })?;
-    let (_, environment) = library(&args.library)?;
+    let (library, environment) = library(&args.library)?;
     let network = Network::new(environment, bundle.dir(), bundle.manifest(), NetworkOptions { memory, lowering })?;
-    Ok(Session { bundle, network })
+    Ok(Session { bundle, network, library })
 }
 
 /// Loads the images that fit the supernet. Where a source has no validation part of its own, the images
@@ -99,33 +102,56 @@ pub fn parameters(session: &Session, checkpoint: Option<&FsPath>) -> Result<BnPa
     })
 }
 
-/// Images for validation: mini-batches of training images to recalibrate on, and validation images.
-pub fn images(data: &Dataset, args: &ValidationArgs, seed: u64) -> Result<Images, Failure> {
-    let chosen = validation_order(data, args, seed);
-    Ok(Images { recalibration: recalibration(data, args, seed)?, validation: batches_of(data, &chosen, args.batch)? })
+/// Images for validation: mini-batches of training images to recalibrate on, and the validation images at
+/// `indices`.
+pub fn images(data: &Dataset, args: &ValidationArgs, indices: &[usize], seed: u64) -> Result<Images, Failure> {
+    Ok(Images {
+        training: data.fixed_batches(Part::Train, args.batch as usize, args.recalibrate as usize, seed)?,
+        validation: batches_of(data, indices, args.batch)?,
+        uncertainty: Vec::new(),
+    })
+}
+
+/// Images for the indicators that `options` ask for; those for validation and uncertainty are the
+/// validation images at `indices`, for uncertainty the first `mc_images` of them.
+pub fn score_images(
+    data: &Dataset,
+    options: &ScoreOptions,
+    args: &ValidationArgs,
+    mc_images: u32,
+    indices: &[usize],
+    seed: u64,
+) -> Result<Images, Failure> {
+    let batch = args.batch as usize;
+    // An adaptation of more steps than there are mini-batches begins again.
+    let steps = options.adapt.map_or(0, |adapt| adapt.steps as usize);
+    let steps = steps.min((data.split(Part::Train).len() / batch).max(1));
+    let training = data.fixed_batches(Part::Train, batch, steps.max(options.training_batches()), seed)?;
+    let wanted = |measurement, indices: &[usize]| match options.selection.needs(measurement) {
+        true => batches_of(data, indices, args.batch),
+        false => Ok(Vec::new()),
+    };
+    let few = &indices[..indices.len().min(mc_images as usize)];
+    Ok(Images {
+        training,
+        validation: wanted(Measurement::Validation, indices)?,
+        uncertainty: wanted(Measurement::MonteCarlo, few)?,
+    })
 }
 
 /// Validation images in two halves drawn at random: one to choose by, one to report on.
-pub fn halves(data: &Dataset, args: &ValidationArgs, seed: u64) -> Result<(Images, Images), Failure> {
-    let order = validation_order(data, args, seed);
-    let (choose, report) = order.split_at(order.len().div_ceil(2));
+pub fn halves(data: &Dataset, args: &ValidationArgs, seed: u64) -> Result<(Vec<usize>, Vec<usize>), Failure> {
+    let mut choose = validation_order(data, args, seed);
+    let report = choose.split_off(choose.len().div_ceil(2));
     if report.is_empty() {
         return Err(Failure::usage("one validation image is too few")
             .hint("a search chooses by one half of the validation images and reports on the other"));
     }
-    let half = |indices: &[usize]| -> Result<Images, Failure> {
-        let validation = batches_of(data, indices, args.batch)?;
-        Ok(Images { recalibration: recalibration(data, args, seed)?, validation })
-    };
-    Ok((half(choose)?, half(report)?))
-}
-
-fn recalibration(data: &Dataset, args: &ValidationArgs, seed: u64) -> Result<Vec<data::Batch>, Failure> {
-    Ok(data.fixed_batches(Part::Train, args.batch as usize, args.recalibrate as usize, seed)?)
+    Ok((choose, report))
 }
 
 /// Validation images in random order, as many as asked for.
-fn validation_order(data: &Dataset, args: &ValidationArgs, seed: u64) -> Vec<usize> {
+pub fn validation_order(data: &Dataset, args: &ValidationArgs, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..data.split(Part::Validation).len()).collect();
     sample::shuffle(&mut ChaCha8Rng::seed_from_u64(seed), &mut order);
     order.truncate(args.validation_images.map_or(usize::MAX, |n| n as usize));

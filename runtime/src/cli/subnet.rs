@@ -48,8 +48,9 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let name = session.network.supernet().format_path(&path);
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let data = setup::dataset(&args.data, session.network.supernet())?;
-    let images = setup::images(&data, &args.validation, args.seed)?;
-    let statistics = recalibrate(&mut session.network, &path, &parameters, &images.recalibration)?;
+    let order = setup::validation_order(&data, &args.validation, args.seed);
+    let images = setup::images(&data, &args.validation, &order, args.seed)?;
+    let statistics = recalibrate(&mut session.network, &path, &parameters, &images.training)?;
     let validation = validate(&mut session.network, &path, &parameters, &statistics, &images.validation)?;
     let extra = [("validation_accuracy".to_owned(), validation.accuracy.to_string())];
     let layout = session.network.layout();

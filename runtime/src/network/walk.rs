@@ -28,10 +28,11 @@ pub(super) type RunBack<'a> =
 type Held = Option<Rc<DynValue>>;
 
 impl Network {
-    /// Walks the edges of a path in order and joins them at nodes. Every tensor is dropped after
-    /// its last use.
+    /// Walks the edges of a path in order, as far as the node `last`, and joins them at nodes. Every
+    /// tensor is dropped after its last use.
     pub(super) fn walk(
         &mut self,
+        last: usize,
         path: &Path,
         images: ArrayView4<'_, f32>,
         lowering: Lowering,
@@ -41,7 +42,9 @@ impl Network {
         let mut held: Vec<Held> = vec![None; self.supernet.nodes.len()];
         // The copy keeps the image alive as a value of its own for the whole pass.
         held[0] = Some(Rc::new(Tensor::from_array(images.to_owned())?.into_dyn()));
-        let edges = self.supernet.edges.clone();
+        // Edges are sorted by where they lead.
+        let count = self.supernet.edges.partition_point(|edge| usize::from(edge.to) <= last);
+        let edges = self.supernet.edges[..count].to_vec();
         let mut parts: Vec<Held> = Vec::new();
         for (e, edge) in edges.iter().enumerate() {
             let from = usize::from(edge.from);
@@ -63,11 +66,11 @@ impl Network {
                 held[to] = joined;
                 parts.clear();
             }
-            if !edges[e + 1..].iter().any(|later| later.from == edge.from) {
+            if from != last && !edges[e + 1..].iter().any(|later| later.from == edge.from) {
                 held[from] = None;
             }
         }
-        held.pop().flatten().ok_or_else(|| EngineError::Tensor("the path does not lead to the logits".into()))
+        held.swap_remove(last).ok_or_else(|| EngineError::Tensor(format!("the path does not lead to node {last}")))
     }
 
     /// Joins the parts (one per incoming edge from `first` on) at a node.

@@ -1,0 +1,230 @@
+//! Rows of a long run, kept while it goes: `FILE.partial` beside the file that is to be written.
+//!
+//! The first line is a JSON object that says what the run computes, each other line a row as CSV. A row is
+//! on file before the next one is begun, so a kill costs one row at most; a last line that was cut off is
+//! dropped. Only a run that computes the same may go on from it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value};
+
+/// Why a journal cannot be written or gone on from.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// One is there already.
+    #[error("{} is there: an earlier run was stopped", .0.display())]
+    Present(PathBuf),
+    /// There is none.
+    #[error("{} is not there, so there is nothing to go on from", .0.display())]
+    Missing(PathBuf),
+    /// Another process writes to it.
+    #[error("another process writes to {}", .0.display())]
+    InUse(PathBuf),
+    /// It was written by a run that computes something else.
+    #[error("{} was made with other options: {differences}", path.display())]
+    Other {
+        /// The journal.
+        path: PathBuf,
+        /// What differs, by name.
+        differences: String,
+    },
+    /// A line is not what a run writes.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Damaged {
+        /// The journal.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// It cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The journal.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl JournalError {
+    /// What a user can do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Present(_) => "go on from it with --resume, or remove it to start anew",
+            Self::Missing(_) => "leave out --resume",
+            Self::InUse(_) => "wait for it, or name another --out",
+            Self::Other { .. } => "repeat the options of the first run, or remove the file to start anew",
+            Self::Damaged { .. } => "remove the file to start anew",
+            Self::Io { .. } => "check that the directory exists, is writable and has room",
+        }
+    }
+}
+
+/// The journal of a run.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+/// Where the journal of a file is.
+pub fn beside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+impl Journal {
+    /// A new journal at `path`, held for this process.
+    ///
+    /// # Errors
+    /// If there is one already, or it cannot be written.
+    pub fn create(path: &Path, run: &Map<String, Value>) -> Result<Self, JournalError> {
+        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let file = match File::options().read(true).append(true).create_new(true).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(JournalError::Present(path.to_owned())),
+            other => other.map_err(io)?,
+        };
+        let mut journal = Self { path: path.to_owned(), file };
+        journal.lock()?;
+        journal.line(&Value::Object(run.clone()).to_string())?;
+        Ok(journal)
+    }
+
+    /// The journal at `path`, held for this process, and the cells of its whole rows.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    pub fn resume(path: &Path, run: &Map<String, Value>) -> Result<(Self, Vec<Vec<String>>), JournalError> {
+        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let file = match File::options().read(true).append(true).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(JournalError::Missing(path.to_owned())),
+            other => other.map_err(io)?,
+        };
+        let mut journal = Self { path: path.to_owned(), file };
+        journal.lock()?;
+        let bytes = fs::read(path).map_err(io)?;
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+        let damaged =
+            |line: usize, problem: &str| JournalError::Damaged { path: path.to_owned(), line, problem: problem.into() };
+        let text = std::str::from_utf8(&bytes[..whole]).map_err(|_| damaged(1, "it is no text"))?;
+        journal.file.set_len(whole as u64).map_err(io)?;
+        journal.file.seek(SeekFrom::End(0)).map_err(io)?;
+        let Some((first, rows)) = text.split_once('\n') else {
+            // Stopped before its first line was whole.
+            journal.line(&Value::Object(run.clone()).to_string())?;
+            return Ok((journal, Vec::new()));
+        };
+        let then: Map<String, Value> = serde_json::from_str(first).map_err(|_| damaged(1, "it is no journal"))?;
+        let names = run.keys().chain(then.keys().filter(|name| !run.contains_key(*name)));
+        let show = |value: Option<&Value>| value.map_or("not set".to_owned(), Value::to_string);
+        let differing = names.filter(|name| then.get(*name) != run.get(*name));
+        let differences: Vec<String> =
+            differing.map(|n| format!("{n} was {}, is {}", show(then.get(n)), show(run.get(n)))).collect();
+        if !differences.is_empty() {
+            return Err(JournalError::Other { path: path.to_owned(), differences: differences.join("; ") });
+        }
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rows.as_bytes());
+        let mut found = Vec::new();
+        for (row, record) in reader.records().enumerate() {
+            let record = record.map_err(|e| damaged(row + 2, &e.to_string()))?;
+            found.push(record.iter().map(str::to_owned).collect());
+        }
+        Ok((journal, found))
+    }
+
+    /// Says that a row is not one of this run.
+    pub fn damaged(&self, row: usize, problem: impl Into<String>) -> JournalError {
+        JournalError::Damaged { path: self.path.clone(), line: row + 2, problem: problem.into() }
+    }
+
+    /// Writes a row.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn row(&mut self, cells: &[String]) -> Result<(), JournalError> {
+        let io = |source| JournalError::Io { path: self.path.clone(), source };
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(cells).map_err(|e| io(e.into()))?;
+        let line = writer.into_inner().map_err(|e| io(io::Error::other(e.to_string())))?;
+        self.file.write_all(&line).map_err(io)
+    }
+
+    /// Removes the journal: the run is done.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove(self) -> Result<(), JournalError> {
+        fs::remove_file(&self.path).map_err(|source| JournalError::Io { path: self.path.clone(), source })
+    }
+
+    fn line(&mut self, text: &str) -> Result<(), JournalError> {
+        let line = format!("{text}\n");
+        self.file.write_all(line.as_bytes()).map_err(|source| JournalError::Io { path: self.path.clone(), source })
+    }
+
+    fn lock(&self) -> Result<(), JournalError> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(JournalError::InUse(self.path.clone())),
+            Err(TryLockError::Error(source)) => Err(JournalError::Io { path: self.path.clone(), source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn run(seed: u64) -> Map<String, Value> {
+        [("bundle".to_owned(), "ab".into()), ("seed".to_owned(), seed.into())].into_iter().collect()
+    }
+
+    fn cells(row: &[&str]) -> Vec<String> {
+        row.iter().map(|&cell| cell.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_journal_cut_at_any_byte_gives_its_whole_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = beside(&dir.path().join("scores.csv"));
+        assert!(path.ends_with("scores.csv.partial"));
+        let rows = [cells(&["01", "1.5"]), cells(&["a,b", "NaN"]), cells(&["10", "-inf"])];
+        let mut journal = Journal::create(&path, &run(3)).unwrap();
+        rows.iter().for_each(|row| journal.row(row).unwrap());
+        drop(journal);
+        let whole = fs::read(&path).unwrap();
+        for end in 0..=whole.len() {
+            fs::write(&path, &whole[..end]).unwrap();
+            let (mut journal, found) = Journal::resume(&path, &run(3)).unwrap();
+            assert_eq!(found, rows[..found.len()]);
+            rows[found.len()..].iter().for_each(|row| journal.row(row).unwrap());
+            drop(journal);
+            assert_eq!(fs::read(&path).unwrap(), whole, "cut at {end}");
+        }
+        Journal::resume(&path, &run(3)).unwrap().0.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn other_runs_and_wrong_places_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j");
+        assert!(matches!(Journal::resume(&path, &run(3)), Err(JournalError::Missing(_))));
+        let held = Journal::create(&path, &run(3)).unwrap();
+        assert!(matches!(Journal::create(&path, &run(3)), Err(JournalError::Present(_))));
+        assert!(matches!(Journal::resume(&path, &run(3)), Err(JournalError::InUse(_))));
+        drop(held);
+        let error = Journal::resume(&path, &run(4)).unwrap_err();
+        assert!(error.to_string().contains("seed was 3, is 4"), "{error}");
+        fs::write(&path, "hello\n").unwrap();
+        assert!(matches!(Journal::resume(&path, &run(3)), Err(JournalError::Damaged { line: 1, .. })));
+    }
+}
