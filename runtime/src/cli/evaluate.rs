@@ -9,7 +9,7 @@ use super::{Exit, Failure, args::OutputArgs, output, setup};
 use crate::{
     atomic,
     evaluate::{
-        Estimate, Options, Report, TOP,
+        Estimate, Options, Regret, Report, TOP,
         bootstrap::CONFIDENCE,
         evaluate, join,
         join::{Column, JoinError, Population, Rows, Side},
@@ -245,40 +245,45 @@ fn print(args: &EvaluateArgs, result: &Evaluation) -> Result<(), Failure> {
         "{} different networks, from {} of {} rows of scores and {} of {} rows of truth",
         result.networks, rows.scores_joined, rows.scores, rows.truth_joined, rows.truth
     ))?;
-    let wide = result.columns.iter().map(|r| r.column.chars().count()).max().unwrap_or(0).max(6);
-    output::line("")?;
-    let correlations = |column: &str, networks: &str, cells: [&str; 4]| {
-        let [tau, rho, macs, depth] = cells;
-        format!("{column:<wide$}  {networks:>8}  {tau:<23}  {rho:<23}  {macs:<23}  {depth}")
+    let cell = |estimate: &Estimate| match estimate.undefined {
+        Some(why) => format!("undefined ({why})"),
+        None => with_interval(estimate),
     };
-    let heads = ["Kendall tau-b", "Spearman", "tau within MACs", "tau within depth"];
-    output::line(correlations("column", "networks", heads))?;
-    for report in result.columns {
-        let cell = |estimate: &Estimate| match estimate.undefined {
-            Some(why) => format!("undefined ({why})"),
-            None => with_interval(estimate),
-        };
-        let [tau, rho] = [&report.kendall_tau, &report.spearman].map(cell);
-        let [macs, depth] = [&report.kendall_within_macs, &report.kendall_within_depth].map(|w| cell(&w.mean));
-        output::line(correlations(&report.column, &report.networks.to_string(), [&tau, &rho, &macs, &depth]))?;
-    }
-    output::line("")?;
-    let regrets = |column: &str, better: &str, cells: &mut dyn Iterator<Item = String>| {
-        let cells: Vec<String> = cells.map(|cell| format!("{cell:>10}")).collect();
-        format!("{column:<wide$}  {better:<6}  {}", cells.join(""))
-    };
-    output::line(regrets("regret", "better", &mut args.top.iter().map(|k| format!("top {k}"))))?;
-    for report in result.columns {
-        let cell = |regret: Option<f64>| regret.map_or("-".into(), |regret| format!("{regret:.3}"));
+    let heads = ["column", "networks", "Kendall tau-b", "Spearman", "tau within MACs", "tau within depth"];
+    let correlations = result.columns.iter().map(|report| {
+        let Report { kendall_tau, spearman, kendall_within_macs, kendall_within_depth, .. } = report;
+        let cells = [kendall_tau, spearman, &kendall_within_macs.mean, &kendall_within_depth.mean].map(cell);
+        [vec![report.column.clone(), report.networks.to_string()], cells.into()].concat()
+    });
+    aligned(&heads.map(str::to_owned), correlations.collect())?;
+    let tops = args.top.iter().map(|k| format!("top {k}"));
+    let heads: Vec<String> = ["regret", "better"].map(str::to_owned).into_iter().chain(tops).collect();
+    let regrets = result.columns.iter().map(|report| {
         let better = if report.lower_is_better { "lower" } else { "higher" };
-        let mut cells = report.top_k_regret.iter().map(|regret| cell(regret.regret));
-        output::line(regrets(&report.column, better, &mut cells))?;
-    }
+        let cell = |r: &Regret| r.regret.map_or("-".to_owned(), |regret| format!("{regret:.3}"));
+        let cells = report.top_k_regret.iter().map(cell);
+        [report.column.clone(), better.to_owned()].into_iter().chain(cells).collect()
+    });
+    aligned(&heads, regrets.collect())?;
     if let Some(plot) = &result.plot {
         output::line(format!("\nwrote {} ({})", plot.file.display(), plot.column))?;
     }
     if let Some(file) = &args.out {
         output::line(format!("wrote {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Prints a table below an empty line, columns as wide as their widest cell.
+fn aligned(heads: &[String], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    let all = || std::iter::once(heads).chain(rows.iter().map(Vec::as_slice));
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|i| all().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    output::line("")?;
+    for row in all() {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        output::line(cells.join("  ").trim_end())?;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub enum Undefined {
     #[error("fewer than 3 networks")]
     TooFew,
     /// The scores lack what networks are grouped by, for one network or more.
-    #[error("no such column for every network")]
+    #[error("not in the scores")]
     NoGroups,
     /// No group is large enough.
     #[error("no group of 10 networks")]
@@ -313,3 +313,6 @@ fn within(sample: &Sample, grouping: Option<Grouping>, replicates: &[Option<f64>
         groups: grouping.taus,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,8 +59,8 @@ impl Ranker {
         if all == tied_x || all == tied_y {
             return None;
         }
-        let difference = (all - tied_x - tied_y + tied_both) as f64 - 2.0 * exchanges as f64;
-        Some(difference / ((all - tied_x) as f64).sqrt() / ((all - tied_y) as f64).sqrt())
+        let difference = (all + tied_both - tied_x - tied_y) as f64 - 2.0 * exchanges as f64;
+        Some(difference / ((all - tied_x) as f64 * (all - tied_y) as f64).sqrt())
     }
 
     /// Sorts `y` by merging and gives the number of pairs that stood the wrong way round.
@@ -105,7 +105,7 @@ impl Ranker {
             yy += y * y;
             xy += x * y;
         }
-        (xx > 0.0 && yy > 0.0).then(|| xy / xx.sqrt() / yy.sqrt())
+        (xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
     }
 }
 

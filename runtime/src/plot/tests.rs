@@ -122,13 +122,10 @@ fn bars_are_as_high_as_their_values() {
     }
     // Stacked bars are 1.1 high at most, grouped ones 0.6.
     assert!(heights(Arrangement::Grouped)[0] > 1.5 * heights(Arrangement::Stacked)[0]);
-    let top = |arrangement| {
-        let tags = tags(&bars(&labels(), &categories, &series, arrangement));
-        let (y, height) = (numbers(&tags, "rect", "y"), numbers(&tags, "rect", "height"));
-        (y[2] + height[3], y[5] + height[6], y[7], y[4])
-    };
-    let (_, _, second, first) = top(Arrangement::Stacked);
-    assert!(second < first, "a stacked bar stands above the one before");
+    // A stacked bar ends where the next begins: the paper has no y, two swatches come first.
+    let tags = tags(&bars(&labels(), &categories, &series, Arrangement::Stacked));
+    let (y, height) = (&numbers(&tags, "rect", "y")[2..], &numbers(&tags, "rect", "height")[3..]);
+    assert!((y[3] + height[3] - y[0]).abs() < 0.2 && (y[4] + height[4] - y[2]).abs() < 0.2, "{y:?} {height:?}");
 }
 
 #[test]

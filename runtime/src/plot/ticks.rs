@@ -26,7 +26,12 @@ pub fn ticks((low, high): (f64, f64), wanted: usize) -> Vec<f64> {
         return Vec::new();
     }
     let power = 10_f64.powf(rough.log10().floor());
-    let factor = [1.0, 2.0, 5.0].into_iter().find(|f| f * power >= rough * (1.0 - 1e-9)).unwrap_or(10.0);
+    let factor = match rough / power {
+        x if x < 1.5 => 1.0,
+        x if x < 3.0 => 2.0,
+        x if x < 7.0 => 5.0,
+        _ => 10.0,
+    };
     let step = factor * power;
     let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
     let count = (last - first).clamp(-1.0, 4.0 * wanted as f64 + 4.0) as i64;
@@ -48,7 +53,7 @@ pub fn tick_labels(ticks: &[f64]) -> Vec<String> {
         x if x >= 1e4 => (1e3, "k"),
         _ => (1.0, ""),
     };
-    let decimals = (-(step / scale).log10() + 1e-9).ceil().clamp(0.0, 12.0) as usize;
+    let decimals = (-(step / scale).log10() - 1e-6).ceil().clamp(0.0, 12.0) as usize;
     let label = |t: &f64| {
         let t = t / scale + 0.0;
         if t == 0.0 { "0".to_owned() } else { format!("{t:.decimals$}{unit}") }
@@ -67,6 +72,7 @@ mod tests {
         assert_eq!(labels(-0.31, 0.72), "-0.2 0 0.2 0.4 0.6");
         assert_eq!(labels(7.7e6, 105.7e6), "20M 40M 60M 80M 100M");
         assert_eq!(labels(0.0, 1.0), "0 0.2 0.4 0.6 0.8 1.0");
+        assert_eq!(tick_labels(&ticks((0.0, 0.73), 6)).join(" "), "0 0.1 0.2 0.3 0.4 0.5 0.6 0.7");
         assert_eq!(labels(2000.0, 6000.0), "2000 3000 4000 5000 6000");
         assert_eq!(labels(1e-7, 5e-7), "1.00e-7 2.00e-7 3.00e-7 4.00e-7 5.00e-7");
     }
