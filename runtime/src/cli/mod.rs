@@ -3,6 +3,7 @@
 mod adapt;
 mod args;
 mod doctor;
+mod evaluate;
 mod failure;
 mod output;
 mod score;
@@ -40,6 +41,8 @@ enum Command {
     Score(score::ScoreArgs),
     /// Search for the best path within limits and write it as ONNX
     Search(search::SearchArgs),
+    /// Say how well scores rank networks whose accuracy is known
+    Evaluate(evaluate::EvaluateArgs),
     /// Write one path as a standalone ONNX network
     Subnet(subnet::SubnetArgs),
     /// Say which ONNX Runtime library is used and what it can do
@@ -67,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
         Command::Adapt(args) => adapt::run(args),
         Command::Score(args) => score::run(args),
         Command::Search(args) => search::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Subnet(args) => subnet::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

@@ -31,6 +31,7 @@ use crate::{
     ort_library::{self, Library},
     parameters::BnParameters,
     score::{Images, ScoreOptions},
+    table::{self, Row},
 };
 
 /// More threads than any machine has cores for.
@@ -179,16 +180,8 @@ pub fn paths(args: &PathsArgs, supernet: &Supernet, seed: u64) -> Result<Vec<Pat
         return random_paths(supernet, count, seed);
     }
     let Some(file) = &args.paths else { return Err(Failure::usage("no paths were asked for")) };
-    let mut text = String::new();
-    let read = if file.as_os_str() == "-" {
-        io::stdin().read_to_string(&mut text).map(|_| ())
-    } else {
-        fs::read_to_string(file).map(|contents| text = contents)
-    };
-    read.map_err(|e| {
-        Failure::file(file, &e).hint("--paths wants a CSV file with a column `path` or `arch`, or a path a line")
-    })?;
     let wanted = "--paths wants a CSV file with a column `path` or `arch`, or a path a line";
+    let text = text(file, wanted)?;
     let texts =
         column(&text).map_err(|problem| Failure::usage(format!("{}: {problem}", file.display())).hint(wanted))?;
     if texts.is_empty() {
@@ -208,33 +201,38 @@ pub fn paths(args: &PathsArgs, supernet: &Supernet, seed: u64) -> Result<Vec<Pat
 
 /// The paths of a file with their lines: the column `path` or `arch` of a CSV, or every line.
 fn column(text: &str) -> Result<Vec<(u64, String)>, String> {
-    let mut reader =
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let mut index = None;
     let mut found = Vec::new();
-    for (row, record) in reader.records().enumerate() {
-        let record = record.map_err(|e| e.to_string())?;
-        // A record's position is before the empty lines that stand in front of it.
-        let position = record.position().map_or((0, row as u64 + 1), |p| (p.byte() as usize, p.line()));
-        let ahead = text.get(position.0..).unwrap_or("");
-        let empty = &ahead[..ahead.len() - ahead.trim_start_matches(['\n', '\r']).len()];
-        let line = position.1 + empty.matches('\n').count() as u64;
-        if row == 0 {
-            index = record.iter().position(|name| name == "path" || name == "arch");
+    for (number, row) in table::rows(text).enumerate() {
+        let Row { line, fields } = row.map_err(|e| e.to_string())?;
+        if number == 0 {
+            index = fields.iter().position(|name| name == "path" || name == "arch");
             if index.is_some() {
                 continue;
             }
-            if record.len() > 1 {
+            if fields.len() > 1 {
                 return Err("the header has no column `path` or `arch`".into());
             }
         }
-        match record.get(index.unwrap_or(0)) {
-            Some("") if record.len() == 1 => {}
+        match fields.get(index.unwrap_or(0)) {
+            Some("") if fields.len() == 1 => {}
             Some(text) => found.push((line, text.to_owned())),
             None => return Err(format!("line {line} has no column {}", index.unwrap_or(0) + 1)),
         }
     }
     Ok(found)
+}
+
+/// The text of a file, or of stdin for `-`.
+pub fn text(file: &FsPath, wanted: &str) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = if file.as_os_str() == "-" {
+        io::stdin().read_to_string(&mut text).map(|_| ())
+    } else {
+        fs::read_to_string(file).map(|contents| text = contents)
+    };
+    read.map_err(|e| Failure::file(file, &e).hint(wanted))?;
+    Ok(text)
 }
 
 /// `count` random paths of different networks, or all there are if there are fewer.

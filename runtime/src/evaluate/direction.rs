@@ -1,0 +1,15 @@
+//! Which columns are better when they are lower.
+
+/// Columns of `nasbn score`, and usual columns of truth, that are better when lower. All others, costs and
+/// depth among them, count as better when higher: as predictors, that is what their baselines say.
+const LOWER_IS_BETTER: [&str; 3] = ["validation_loss", "loss", "latency_ms"];
+
+/// Whether lower values of the column are better, as far as its name tells.
+pub fn lower_is_better(column: &str) -> bool {
+    LOWER_IS_BETTER.contains(&column)
+}
+
+/// Names of all columns that are known as better when lower.
+pub fn known_lower() -> &'static [&'static str] {
+    &LOWER_IS_BETTER
+}

@@ -1,0 +1,151 @@
+//! Charts are XML, hold what they were given, and keep within the sheet.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::*;
+
+/// A tag: its name and attributes.
+type Tag = (String, Vec<(String, String)>);
+
+/// Tags of a document, in order. Panics where it is not well-formed, as far as charts go: no comments, no CDATA.
+fn tags(document: &str) -> Vec<Tag> {
+    let (mut open, mut found, mut rest) = (Vec::new(), Vec::new(), document.trim());
+    loop {
+        let (text, markup) = rest.split_at(rest.find('<').unwrap_or(rest.len()));
+        assert!(!text.contains('>') && entities_are_known(text), "text {text:?}");
+        if markup.is_empty() {
+            break;
+        }
+        let end = markup.find('>').unwrap();
+        let tag = &markup[1..end];
+        rest = &markup[end + 1..];
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(name));
+            assert!(!open.is_empty() || rest.is_empty(), "text after the document");
+            continue;
+        }
+        let (name, mut left) = tag.trim_end_matches('/').split_once(' ').unwrap_or((tag.trim_end_matches('/'), ""));
+        let mut attributes: Vec<(String, String)> = Vec::new();
+        while !left.trim().is_empty() {
+            let (key, after) = left.trim().split_once("=\"").unwrap();
+            let (value, after) = after.split_once('"').unwrap();
+            assert!(!value.contains('<') && entities_are_known(value), "attribute {value:?}");
+            assert!(attributes.iter().all(|(other, _)| other != key), "{key} twice");
+            attributes.push((key.into(), value.into()));
+            left = after;
+        }
+        if !tag.ends_with('/') {
+            open.push(name.to_owned());
+        }
+        found.push((name.to_owned(), attributes));
+    }
+    assert!(open.is_empty(), "not closed: {open:?}");
+    found
+}
+
+fn entities_are_known(text: &str) -> bool {
+    text.split('&').skip(1).all(|after| ["amp;", "lt;", "gt;", "quot;"].iter().any(|e| after.starts_with(e)))
+}
+
+/// All numbers of the attribute in tags of the name.
+fn numbers(tags: &[Tag], name: &str, attribute: &str) -> Vec<f64> {
+    let of =
+        |(_, attributes): &Tag| attributes.iter().find(|(key, _)| key == attribute).map(|(_, v)| v.parse().unwrap());
+    tags.iter().filter(|(tag, _)| tag == name).filter_map(of).collect()
+}
+
+fn labels() -> Labels {
+    Labels {
+        title: "a < b & \"c\" > d\u{1}".into(),
+        subtitle: "s".repeat(400),
+        x: "score".into(),
+        y: "mean_acc, %".into(),
+        legend: "layers".into(),
+    }
+}
+
+#[test]
+fn the_check_finds_what_is_not_xml() {
+    for wrong in ["<a><b></a></b>", "<a>&x</a>", "<a b=\"<\"/>", "<a>", "<a b=\"1\" b=\"2\"/>"] {
+        assert!(std::panic::catch_unwind(|| tags(wrong)).is_err(), "{wrong}");
+    }
+    assert_eq!(tags("<a b=\"1\"><c/>&amp;</a>").len(), 2);
+}
+
+#[test]
+fn a_scatter_plot_has_a_circle_a_point_within_the_sheet() {
+    let points = |n: usize| (0..n).map(|i| (i as f64, (i * i % 17) as f64)).collect();
+    let mut series: Vec<Series> = (1..=4).map(|n| Series { name: format!("{n}"), points: points(10 * n) }).collect();
+    series[0].points.push((f64::NAN, 1.0));
+    series[0].points.push((1.0, f64::INFINITY));
+    let picture = scatter(&labels(), &series);
+    let tags = tags(&picture);
+    let (x, y) = (numbers(&tags, "circle", "cx"), numbers(&tags, "circle", "cy"));
+    assert_eq!((x.len(), y.len()), (100, 100));
+    assert!(x.iter().all(|x| (60.0..720.0).contains(x)) && y.iter().all(|y| (60.0..430.0).contains(y)));
+    // Greater values are further right and higher up.
+    assert!(x[0] < x[9] && y[0] > y[1]);
+    assert!(picture.contains("a &lt; b &amp; &quot;c&quot; &gt; d\u{fffd}") && picture.contains("ss…"));
+    assert!(picture.contains("prefers-color-scheme:dark") && !picture.contains("href"));
+    for text in [">layers<", ">score<", ">mean_acc, %<", ">30<", ">4<"] {
+        assert!(picture.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn a_line_is_parted_where_a_value_is_missing() {
+    let points = vec![(1.0, 2.0), (2.0, 3.0), (3.0, f64::NAN), (4.0, 1.0), (5.0, 2.0), (6.0, 4.0)];
+    let picture = lines(&labels(), &[Series { name: "drift".into(), points }]);
+    let tags = tags(&picture);
+    assert_eq!(tags.iter().filter(|(name, _)| name == "polyline").count(), 2);
+    assert_eq!(numbers(&tags, "circle", "cx").len(), 5);
+}
+
+#[test]
+fn bars_are_as_high_as_their_values() {
+    let categories: Vec<String> = ["identity", "mb3_k3", "mb6_k5"].map(Into::into).into();
+    let series = [
+        Bars { name: "convolution".into(), values: vec![0.2, 0.3, 0.5] },
+        Bars { name: "every-operator".into(), values: vec![0.4, f64::NAN, 0.6] },
+    ];
+    let heights = |arrangement| -> Vec<f64> {
+        let tags = tags(&bars(&labels(), &categories, &series, arrangement));
+        // The paper and two swatches come first.
+        numbers(&tags, "rect", "height")[3..].to_vec()
+    };
+    for arrangement in [Arrangement::Grouped, Arrangement::Stacked] {
+        let heights = heights(arrangement);
+        let unit = heights[0] / 0.2;
+        let wanted = [0.2, 0.3, 0.5, 0.4, 0.6];
+        assert_eq!(heights.len(), wanted.len());
+        // Pixels are written with one decimal.
+        assert!(heights.iter().zip(wanted).all(|(h, w)| (h - w * unit).abs() < 1.0), "{heights:?}");
+    }
+    // Stacked bars are 1.1 high at most, grouped ones 0.6.
+    assert!(heights(Arrangement::Grouped)[0] > 1.5 * heights(Arrangement::Stacked)[0]);
+    // A stacked bar ends where the next begins: the paper has no y, two swatches come first.
+    let tags = tags(&bars(&labels(), &categories, &series, Arrangement::Stacked));
+    let (y, height) = (&numbers(&tags, "rect", "y")[2..], &numbers(&tags, "rect", "height")[3..]);
+    assert!((y[3] + height[3] - y[0]).abs() < 0.2 && (y[4] + height[4] - y[2]).abs() < 0.2, "{y:?} {height:?}");
+}
+
+#[test]
+fn charts_of_nothing_and_of_the_extreme_are_charts() {
+    let extreme = vec![(f64::MAX, f64::MIN), (f64::MIN, f64::MAX), (0.0, 0.0)];
+    for points in [vec![], vec![(1.0, 1.0)], extreme, vec![(f64::NAN, f64::NAN)]] {
+        for picture in [
+            scatter(&labels(), &[Series { name: String::new(), points: points.clone() }]),
+            lines(&labels(), &[Series { name: "n".into(), points: points.clone() }]),
+        ] {
+            tags(&picture);
+            assert!(!picture.contains("NaN") && !picture.contains("inf\""), "{picture}");
+        }
+    }
+    let many: Vec<String> = (0..300).map(|i| format!("category number {i}")).collect();
+    let series: Vec<Bars> = (0..60).map(|i| Bars { name: format!("{i}"), values: vec![-1.0, 1e308, -1e308] }).collect();
+    for arrangement in [Arrangement::Grouped, Arrangement::Stacked] {
+        let picture = bars(&labels(), &many, &series, arrangement);
+        tags(&picture);
+        assert!(picture.contains("more<") && !picture.contains("NaN"), "{arrangement:?}");
+        tags(&bars(&labels(), &[], &[], arrangement));
+    }
+}
