@@ -398,3 +398,14 @@ fn a_full_disk_leaves_the_old_files() {
     assert!(state(&out) == before, "the old checkpoint changed");
     assert!(fs::read_dir(&out).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with(".nasbn-")));
 }
+    adapt(&out, &["--validation-fraction", "2"]).fails(2, "validation fraction");
+    with_checkpoint("search", &out, &["--mutation", "0"]).fails(2, "--mutation");
+#[test]
+fn results_that_cannot_be_printed_are_an_error_with_a_hint() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(program("nasbn")).args(["doctor"]).stdout(full).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("standard output") && said.contains("hint:"), "{said}");
+}
+

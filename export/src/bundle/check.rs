@@ -38,7 +38,7 @@ impl CheckError {
     /// What a user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Bundle(error) => error.hint(),
+            Self::Bundle(error) => Some(error.hint()),
             Self::Graph { .. } => Some("build the bundle again with `nasbn-export build`"),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use nasbn_export::{bundle::BundleError, subnet::SubnetError};
+
 use crate::{
     adapt::AdaptError, checkpoint::CheckpointError, data::DataError, engine::EngineError, ort_library::LibraryError,
 };
@@ -71,7 +73,18 @@ impl Failure {
     pub fn stdout(error: &io::Error) -> Self {
         let quiet = error.kind() == io::ErrorKind::BrokenPipe;
         let exit = if quiet { Exit::Done } else { Exit::Usage };
-        Self { quiet, ..Self::usage(format!("standard output: {error}")).with_exit(exit) }
+        let failure = Self::usage(format!("standard output: {error}")).with_exit(exit);
+        Self { quiet, ..failure.hint("check where the output goes; the disk may be full") }
+    }
+
+    /// What is wrong.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// Says it on stderr and gives the exit status.
@@ -89,6 +102,18 @@ impl Failure {
 impl From<LibraryError> for Failure {
     fn from(error: LibraryError) -> Self {
         Self::usage(&error).with_exit(Exit::Device).hint(error.hint())
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        Self::usage(&error).hint(error.hint())
+    }
+}
+
+impl From<SubnetError> for Failure {
+    fn from(error: SubnetError) -> Self {
+        Self::usage(&error).hint(error.hint())
     }
 }
 
@@ -133,7 +158,8 @@ impl From<AdaptError> for Failure {
                 let hint = format!("try --rate {suggested_rate}, or `nasbn adapt --find-rate`");
                 Self::usage(&error).with_exit(Exit::Stopped).hint(hint)
             }
-            AdaptError::NoPath(_) => Self::usage(&error),
+            AdaptError::NoPath(_) => Self::usage(&error)
+                .hint("absent operators cut off nearly every path of this space: train one with --path"),
         }
     }
 }

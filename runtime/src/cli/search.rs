@@ -153,7 +153,8 @@ struct Found {
 
 pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
     if !(args.mutation > 0.0 && args.mutation <= 1.0) {
-        return Err(Failure::usage(format!("--mutation must be above 0 and at most 1, not {}", args.mutation)));
+        return Err(Failure::usage(format!("--mutation must be above 0 and at most 1, not {}", args.mutation))
+            .hint("it is the probability that a choice is drawn anew; 0.1 is usual"));
     }
     let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
     let parameters = setup::parameters(&session, Some(&args.checkpoint))?;
@@ -322,8 +323,7 @@ fn write(
         ("macs".to_owned(), outcome.best.cost.macs.to_string()),
         ("validation_accuracy".to_owned(), report.winner.validation.accuracy.to_string()),
     ];
-    let files = subnet::files(&session.bundle, session.network.layout(), path, parameters, &statistics, &extra)
-        .map_err(Failure::usage)?;
+    let files = subnet::files(&session.bundle, session.network.layout(), path, parameters, &statistics, &extra)?;
     files.write(out, "winner")?;
     let text = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
     let file = out.join("result.json");

@@ -55,13 +55,8 @@ pub fn library(args: &LibraryArgs) -> Result<(Library, ort::environment::Environ
 
 /// Opens and verifies the bundle and makes its network.
 pub fn open(args: &BundleArgs, memory: MemoryMode, lowering: Lowering) -> Result<Session, Failure> {
-    let bundle = Bundle::open(&args.bundle).and_then(|bundle| bundle.verify().map(|()| bundle)).map_err(|e| {
-        let failure = Failure::usage(&e);
-        match e.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })?;
+    let bundle = Bundle::open(&args.bundle)?;
+    bundle.verify()?;
     let (_, environment) = library(&args.library)?;
     let network = Network::new(environment, bundle.dir(), bundle.manifest(), NetworkOptions { memory, lowering })?;
     Ok(Session { bundle, network })
@@ -146,7 +141,9 @@ pub fn paths(args: &PathsArgs, supernet: &Supernet, seed: u64) -> Result<Vec<Pat
     if let Some(count) = args.random {
         return random_paths(supernet, count, seed);
     }
-    let Some(file) = &args.paths else { return Err(Failure::usage("no paths were asked for")) };
+    let Some(file) = &args.paths else {
+        return Err(Failure::usage("no paths were asked for").hint("name some with --paths FILE or --random N"));
+    };
     let mut text = String::new();
     let read = if file.as_os_str() == "-" {
         io::stdin().read_to_string(&mut text).map(|_| ())

@@ -50,8 +50,7 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let statistics = recalibrate(&mut session.network, &path, &parameters, &images.recalibration)?;
     let validation = validate(&mut session.network, &path, &parameters, &statistics, &images.validation)?;
     let extra = [("validation_accuracy".to_owned(), validation.accuracy.to_string())];
-    let files = subnet::files(&session.bundle, session.network.layout(), &path, &parameters, &statistics, &extra)
-        .map_err(Failure::usage)?;
+    let files = subnet::files(&session.bundle, session.network.layout(), &path, &parameters, &statistics, &extra)?;
     fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
     let written = files.write(&args.out, "subnet")?;
     if args.output.json {
