@@ -133,11 +133,7 @@ impl From<CheckpointError> for Failure {
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
-        let failure = Self::usage(&error);
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Self::usage(&error).hint(error.hint())
     }
 }
 
