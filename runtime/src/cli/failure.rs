@@ -119,8 +119,9 @@ impl From<SubnetError> for Failure {
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
+        let exit = if error.is_of_bundle() { Exit::Usage } else { Exit::Device };
         Self::usage(&error)
-            .with_exit(Exit::Device)
+            .with_exit(exit)
             .hint("check the bundle with `nasbn-export check DIR` and the library with `nasbn doctor`")
     }
 }
