@@ -18,12 +18,15 @@ use nasbn_export::{
         source::SourceError,
         write::{BuildOptions, WriteError, write},
     },
+    onnx::proto::{AttributeProto, ModelProto, StringStringEntryProto},
     tensors::{TensorFile, TensorLayout},
 };
 use nasbn_models::{
     Manifest,
     manifest::{MANIFEST_FILE, ManifestError},
 };
+use prost::Message;
+use sha2::{Digest, Sha256};
 
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
@@ -72,6 +75,15 @@ impl Fixture {
 
     fn set_manifest(&self, manifest: &Manifest) {
         fs::write(self.dir().join(MANIFEST_FILE), manifest.encode().unwrap()).unwrap();
+    }
+
+    /// Replaces a graph's file and makes size and digest fit.
+    fn set_graph(&self, name: &str, data: &[u8]) {
+        fs::write(self.dir().join(name), data).unwrap();
+        let mut manifest = self.manifest();
+        let entry = manifest.files.iter_mut().find(|f| f.name == name).unwrap();
+        (entry.bytes, entry.sha256) = (data.len() as u64, Sha256::digest(data).into());
+        self.set_manifest(&manifest);
     }
 
     fn alter_manifest(&self, alter: impl FnOnce(&mut Vec<u8>)) {
@@ -197,6 +209,57 @@ fn graphs_that_contradict_the_manifest_do_not_pass() {
     fixture.set_manifest(&manifest);
     let error = check(&fixture.open().unwrap()).unwrap_err();
     assert!(matches!(error, CheckError::Graph { .. }) && error.hint().is_some(), "{error}");
+}
+
+/// Digests that fit say nothing: what ONNX Runtime would read must lie inside the bundle all the same.
+#[test]
+fn graphs_that_read_outside_of_the_weights_file_do_not_pass() {
+    const NAME: &str = "graphs/e00.stem.evaluate.onnx";
+    let fixture = Fixture::new();
+    let good = fs::read(fixture.dir().join(NAME)).unwrap();
+    let model = ModelProto::decode(good.as_slice()).unwrap();
+    let external = model.graph.as_ref().unwrap().initializer.iter().position(|t| !t.external_data.is_empty()).unwrap();
+    let set = |key: &str, value: &str| {
+        let mut model = model.clone();
+        let tensor = &mut model.graph.as_mut().unwrap().initializer[external];
+        let entry = tensor.external_data.iter_mut().find(|e| e.key() == key).unwrap();
+        entry.value = Some(value.to_owned());
+        model
+    };
+    let mut bad: Vec<Vec<u8>> = [
+        set("location", "../../secret"),
+        set("location", "/etc/passwd"),
+        set("location", "../graphs/weights.safetensors"),
+        set("location", "loss.onnx"),
+        set("offset", "18446744073709551615"),
+        set("offset", "99999999"),
+        set("length", "-1"),
+        set("offset", ""),
+    ]
+    .map(|model| model.encode_to_vec())
+    .into();
+    // The same constant in a node's attribute, twice the same entry, and parts of ONNX that are not known here.
+    let mut hidden = set("location", "../../secret");
+    let graph = hidden.graph.as_mut().unwrap();
+    let tensor = graph.initializer[external].clone();
+    graph.initializer[external] = model.graph.as_ref().unwrap().initializer[external].clone();
+    graph.node[0].attribute.push(AttributeProto { t: Some(tensor), ..Default::default() });
+    bad.push(hidden.encode_to_vec());
+    let mut twice = model.clone();
+    let entries = &mut twice.graph.as_mut().unwrap().initializer[external].external_data;
+    let second = StringStringEntryProto { key: Some("location".into()), value: Some("../../secret".into()) };
+    entries.push(second);
+    bad.push(twice.encode_to_vec());
+    // Field 25 of a model: functions.
+    bad.push([&good[..], &[0xca, 0x01, 0x00]].concat());
+    bad.push(good[..good.len() / 2].to_vec());
+    for (i, data) in bad.iter().enumerate() {
+        fixture.set_graph(NAME, data);
+        let error = fixture.error();
+        assert!(matches!(&error, BundleError::Graph { path, .. } if path.ends_with(NAME)), "{i}: {error}");
+    }
+    fixture.set_graph(NAME, &good);
+    fixture.open().unwrap();
 }
 
 #[test]
