@@ -84,7 +84,7 @@ pub fn dataset(args: &DataArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Fai
 pub fn parameters(session: &Session, checkpoint: Option<&FsPath>) -> Result<BnParameters, Failure> {
     Ok(match checkpoint {
         Some(directory) => Checkpoint::read(directory, session.bundle.digest(), session.network.layout())?.parameters,
-        None => BnParameters::initial(session.network.layout()),
+        None => BnParameters::of_bundle(&session.bundle, session.network.layout())?,
     })
 }
 
