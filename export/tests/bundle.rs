@@ -296,6 +296,45 @@ fn nothing_but_a_bundle_is_replaced_and_that_only_with_force() {
 }
 
 #[test]
+fn a_bundle_with_files_of_the_user_is_not_replaced_even_with_force() {
+    let fixture = Fixture::new();
+    let options = BuildOptions { seed: 1, force: true, ..Default::default() };
+    let replace = || write(&space(), &options, &fixture.dir(), &mut |_| {});
+    let manifest = fs::read(fixture.dir().join(MANIFEST_FILE)).unwrap();
+    // With a manifest that can be read and with one that cannot.
+    for contents in [manifest.as_slice(), b"NASBNBDL".as_slice()] {
+        fs::write(fixture.dir().join(MANIFEST_FILE), contents).unwrap();
+        for name in ["checkpoint/parameters.safetensors", "notes.txt", "graphs/mine.txt"] {
+            let mine = fixture.dir().join(name);
+            fs::create_dir_all(mine.parent().unwrap()).unwrap();
+            fs::write(&mine, "mine").unwrap();
+            let error = replace().unwrap_err();
+            assert!(matches!(&error, WriteError::Foreign { files, .. } if *files == [PathBuf::from(name)]), "{error}");
+            assert!(error.to_string().contains(name) && error.hint().is_some(), "{error}");
+            assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
+            fs::remove_file(&mine).unwrap();
+            let _ = fs::remove_dir(fixture.dir().join("checkpoint"));
+        }
+        replace().unwrap();
+        assert_eq!(fixture.open().unwrap().manifest().seed, 1);
+    }
+    let mine = fixture.dir().join("graphs/mine.onnx");
+    fs::write(&mine, "mine").unwrap();
+    assert!(matches!(replace(), Err(WriteError::Foreign { .. })), "the manifest does not name it");
+}
+
+/// What a killed program set aside comes back before anything else is looked at.
+#[test]
+fn a_bundle_that_was_set_aside_is_restored_and_then_not_replaced_unasked() {
+    let fixture = Fixture::new();
+    let before = files(&fixture.dir());
+    fs::rename(fixture.dir(), fixture.root.path().join(".b.replaced-1")).unwrap();
+    let error = write(&space(), &BuildOptions::default(), &fixture.dir(), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, WriteError::Exists { .. }), "{error}");
+    assert!(files(&fixture.dir()) == before);
+}
+
+#[test]
 fn given_weights_are_taken_over_and_every_misfit_is_named() {
     let fixture = Fixture::new();
     let weights = fixture.dir().join("graphs/weights.safetensors");
