@@ -18,4 +18,6 @@ pub mod parameters;
 pub mod score;
 pub mod search;
 pub mod subnet;
+#[cfg(test)]
+mod testing;
 pub mod validation;

@@ -207,6 +207,29 @@ fn a_search_stays_within_its_limits_and_says_when_it_cannot() {
     let cheap = ["--objective", "bn-all", "--max-params", "60k", "--json"];
     let report: Value = serde_json::from_str(&with_checkpoint("search", &out, &cheap).ok().stdout).unwrap();
     assert_eq!(report["method"], "exhaustive");
+    assert!(report["random_search"].is_null(), "there is nothing to compare an exhaustive search with");
+    let paths = dir.path().join("all.csv");
+    let digits = |n: u32| (0..8).map(move |i| char::from(b'0' + (n / 3u32.pow(i) % 3) as u8));
+    let all: Vec<String> = (0..3u32.pow(8)).map(|n| digits(n).collect()).collect();
+    fs::write(&paths, all.join("\n")).unwrap();
+    let scores = dir.path().join("all-scores.csv");
+    with_checkpoint("score", &scores, &["--paths", text(&paths), "--no-validation"]).ok();
+    let mut reader = csv::Reader::from_path(&scores).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let column = |name: &str| header.iter().position(|h| h == name).unwrap();
+    let (params, bn_all) = (column("params"), column("bn_all"));
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let within: Vec<f64> = rows
+        .iter()
+        .filter(|row| row[params].parse::<u64>().unwrap() <= 60_000)
+        .map(|row| row[bn_all].parse().unwrap())
+        .collect();
+    assert!(within.len() > 10 && within.len() < rows.len(), "the limit must cut the space");
+    // Written in as many digits as tell it from others.
+    let best = within.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    assert_eq!(report["winner"]["score"].as_f64().unwrap(), best, "a path within the limits beats the winner");
+    let said = with_checkpoint("search", &out, &cheap[..4]).ok().stdout;
+    assert!(said.contains("random search none: every network was looked at"), "{said}");
     let nothing = dir.path().join("nothing");
     with_checkpoint("search", &nothing, &["--max-macs", "10"]).fails(1, "no network is within the limits");
     assert!(!nothing.exists());
