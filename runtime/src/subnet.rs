@@ -7,7 +7,7 @@ use std::{
 
 use nasbn_export::{
     bundle::read::Bundle,
-    subnet::{BnSource, BnValues, SubnetError, definition, parameters, subnet, timm_arch_def},
+    subnet::{BnSource, BnValues, SubnetError, definition, parameters, subnet},
 };
 use nasbn_models::Path;
 
@@ -59,10 +59,7 @@ pub fn files(
 ) -> Result<SubnetFiles, SubnetError> {
     let source = Source { layout, parameters: parameters_of, statistics };
     let supernet = &bundle.manifest().supernet;
-    let mut description = definition(supernet, path);
-    if let (Some(object), Some(timm)) = (description.as_object_mut(), timm_arch_def(supernet, path)) {
-        object.insert("timm".into(), timm);
-    }
+    let description = definition(supernet, path);
     Ok(SubnetFiles {
         onnx: subnet(bundle, path, &source, metadata)?,
         safetensors: parameters(bundle, path, &source)?,

@@ -352,7 +352,10 @@ fn doctor_says_which_library_and_a_wrong_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let fake = dir.path().join("libonnxruntime.so");
     fs::write(&fake, b"not a library").unwrap();
-    run("nasbn", &["doctor", "--ort-library", text(&fake)]).fails(3, "does not load");
+    let ran = run("nasbn", &["doctor", "--json", "--ort-library", text(&fake)]).fails(3, "does not load");
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert!(report["problem"].as_str().unwrap().contains("does not load"), "{report}");
+    assert!(!report["hint"].as_str().unwrap().is_empty());
     run("nasbn", &["doctor", "--ort-library", "/nonexistent.so"]).fails(3, "/nonexistent.so");
     let mut environment = Command::new(program("nasbn"));
     environment.args(["doctor"]).env("ORT_DYLIB_PATH", text(&fake));
@@ -395,10 +398,23 @@ fn bad_data_and_arguments_are_refused_before_any_work() {
     try_data(&format!("images:{}", text(dir.path()))).fails(2, text(dir.path()));
     fs::write(dir.path().join("train.bin"), [0u8; 100]).unwrap();
     try_data(&format!("cifar10:{}", text(dir.path()))).fails(2, "100");
+    fs::create_dir_all(dir.path().join("classes/only")).unwrap();
+    try_data(&format!("images:{}", text(&dir.path().join("classes")))).fails(2, "one class");
     adapt(&out, &["--batch", "2000"]).fails(2, "2000");
+    adapt(&out, &["--validation-fraction", "2"]).fails(2, "validation fraction");
+    with_checkpoint("search", &out, &["--mutation", "0"]).fails(2, "--mutation");
     adapt(&out, &["--rate", "-1"]).fails_usage();
     adapt(&out, &["--threads", "0"]).fails_usage();
     assert!(!out.exists());
+}
+
+#[test]
+fn results_that_cannot_be_printed_are_an_error_with_a_hint() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(program("nasbn")).args(["doctor"]).stdout(full).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("standard output") && said.contains("hint:"), "{said}");
 }
 
 #[test]
@@ -421,14 +437,3 @@ fn a_full_disk_leaves_the_old_files() {
     assert!(state(&out) == before, "the old checkpoint changed");
     assert!(fs::read_dir(&out).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with(".nasbn-")));
 }
-    adapt(&out, &["--validation-fraction", "2"]).fails(2, "validation fraction");
-    with_checkpoint("search", &out, &["--mutation", "0"]).fails(2, "--mutation");
-#[test]
-fn results_that_cannot_be_printed_are_an_error_with_a_hint() {
-    let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let output = Command::new(program("nasbn")).args(["doctor"]).stdout(full).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("standard output") && said.contains("hint:"), "{said}");
-}
-
