@@ -80,7 +80,8 @@ pub fn jacobian(program: &Program, from_image: bool) -> Result<Graph, GraphError
     with_statistics(&graph, &saved(x, &batch_norms))
 }
 
-/// Agreement of activation signs after every BatchNorm of the operator, summed; `None` where it has no BatchNorm.
+/// Agreement of activation signs after every BatchNorm of the operator that is rectified
+/// ([`Program::rectified`]), summed; `None` where there is none.
 /// Statistics are given; takes what [`forward`] keeps in [`MemoryMode::Fast`].
 ///
 /// # Errors
@@ -88,7 +89,7 @@ pub fn jacobian(program: &Program, from_image: bool) -> Result<Graph, GraphError
 pub fn signs(program: &Program) -> Result<Option<Graph>, GraphError> {
     let Forward { mut graph, x, batch_norms, .. } = Graph::from_program(program)?;
     let mut total: Option<Value> = None;
-    for bn in &batch_norms {
+    for (bn, _) in batch_norms.iter().zip(program.rectified()).filter(|(_, rectified)| *rectified) {
         let agreement = graph.apply(Op::SignAgreement, &[bn.y])?;
         total = Some(match total {
             None => agreement,

@@ -5,12 +5,19 @@ mod operators;
 
 use nasbn_export::{
     ir::{Graph, Op},
-    lower::fused::fuse,
+    lower::{
+        Options,
+        fused::{LARGEST_DEPTHWISE_KERNEL, fuse},
+        lower,
+    },
     reference::evaluate,
     roles,
 };
-use nasbn_models::manifest::MemoryMode;
-use operators::{EXACT, cases, distance, feeds};
+use nasbn_models::{
+    Program, Shape,
+    manifest::{Lowering, MemoryMode},
+};
+use operators::{EXACT, cases, distance, feeds, mbconv};
 
 fn count(graph: &Graph, wanted: impl Fn(&Op) -> bool) -> usize {
     graph.nodes().iter().filter(|n| wanted(&n.op)).count()
@@ -58,4 +65,22 @@ fn an_inverted_residual_leaves_no_elementwise_primitive_but_the_sum_of_its_gradi
     assert_eq!(count(&jacobian, |op| *op == Op::BatchNormApplyGrad { relu: true }), 2);
     assert_eq!(count(&jacobian, |op| *op == Op::BatchNormApplyGrad { relu: false }), 1);
     assert_eq!(count(&jacobian, |op| matches!(op, Op::Relu | Op::ReluGrad | Op::BatchNormApply { .. })), 0);
+}
+
+/// Spaces may have kernels of up to 31; the fused operator stops at what its contract says.
+#[test]
+fn depthwise_kernels_beyond_the_fused_operators_are_left_to_the_portable_nodes() {
+    let largest = u8::try_from(LARGEST_DEPTHWISE_KERNEL).unwrap();
+    for (kernel, fused) in [(3, true), (largest, true), (largest + 2, false), (31, false)] {
+        let shape = Shape::new(3, 9, 9);
+        let program = Program::build(&mbconv(kernel, 2, false), shape, shape, 1, false).unwrap();
+        let forward = roles::forward(&program, MemoryMode::Fast, false).unwrap();
+        let backward = roles::backward(&program, MemoryMode::Fast, false).unwrap();
+        for (graph, operator) in [(forward, "DepthwiseConv"), (backward, "DepthwiseConvGrad")] {
+            let options = Options { name: "g", key: "k", lowering: Lowering::Fused, from_image: false, epsilon: 1e-5 };
+            let model = lower(&graph, options).unwrap().model;
+            let nodes = model.graph.unwrap().node;
+            assert_eq!(nodes.iter().any(|n| n.op_type() == operator), fused, "kernel {kernel}, {operator}");
+        }
+    }
 }

@@ -263,7 +263,7 @@ fn graphs_of_indicators_take_what_a_fast_pass_keeps() {
             let jacobian = roles::jacobian(&case.program, from_image).unwrap();
             assert_eq!(ports(&jacobian), ports(&backward), "{} image {from_image}", case.name);
             let signs = roles::signs(&case.program).unwrap();
-            assert_eq!(signs.is_some(), case.program.batch_norms().next().is_some());
+            assert_eq!(signs.is_some(), case.program.rectified().any(|rectified| rectified));
             let kept = |port: &Port| matches!(port, Port::X | Port::Saved(_));
             for port in signs.iter().flat_map(ports).filter(kept) {
                 assert!(ports(&backward).contains(&port), "{}: {port:?} is not kept", case.name);
@@ -274,25 +274,28 @@ fn graphs_of_indicators_take_what_a_fast_pass_keeps() {
 
 #[test]
 fn signs_agree_where_both_are_positive_or_both_are_not() {
-    let program = cases().into_iter().find(|c| c.name.starts_with("identity 3x5x4")).unwrap().program;
+    let program = cases().into_iter().find(|c| c.name.starts_with("conv3 ")).unwrap().program;
     let graph = roles::signs(&program).unwrap().unwrap();
     let mut given = feeds(&graph, 2, 5);
     let (gamma, beta) = (given.ports[&Port::Gamma(0)].clone(), given.ports[&Port::Beta(0)].clone());
     let (mean, var) = (given.ports[&Port::Mean(0)].clone(), given.ports[&Port::Var(0)].clone());
     // An activation of exactly zero counts as not positive.
     given.ports.get_mut(&Port::Beta(0)).unwrap()[0] = 0.0;
-    given.ports.get_mut(&Port::X).unwrap()[[1, 0, 2, 2]] = mean[0];
-    let x = &given.ports[&Port::X];
+    given.ports.get_mut(&Port::Saved(0)).unwrap()[[1, 0, 1, 1]] = mean[0];
+    let x = &given.ports[&Port::Saved(0)];
+    let &[2, channels, height, width] = x.shape() else { panic!("{:?}", x.shape()) };
     let mut equal = 0;
-    for c in 0..3 {
-        for (h, w) in (0..5).flat_map(|h| (0..4).map(move |w| (h, w))) {
+    for c in 0..channels {
+        for (h, w) in (0..height).flat_map(|h| (0..width).map(move |w| (h, w))) {
             let beta = if c == 0 { 0.0 } else { beta[c] };
             let y = |n: usize| gamma[c] * (x[[n, c, h, w]] - mean[c]) / (var[c] + given.epsilon).sqrt() + beta;
             equal += usize::from((y(0) > 0.0) == (y(1) > 0.0));
         }
     }
+    let all = (channels * height * width) as f64;
+    assert_eq!(program.relu_units() as f64, all);
     let found = &evaluate(&graph, &given).unwrap()[0].1;
-    let expected = [60.0, equal as f64, equal as f64, 60.0];
+    let expected = [all, equal as f64, equal as f64, all];
     assert_eq!(found.iter().copied().collect::<Vec<_>>(), expected);
 }
 

@@ -18,6 +18,7 @@ pub mod operator;
 pub mod path;
 pub mod program;
 pub mod sample;
+mod signature;
 #[cfg(feature = "spec")]
 pub mod spec;
 pub mod supernet;

@@ -1,9 +1,14 @@
 //! The manifest of a bundle: what the exporter writes and the device reads.
 
-use alloc::{collections::BTreeSet, string::String, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::String,
+    vec::Vec,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{Supernet, supernet::SupernetError};
+use crate::{Supernet, signature, supernet::SupernetError};
 
 /// Name of the manifest's file in a bundle.
 pub const MANIFEST_FILE: &str = "manifest.postcard";
@@ -15,7 +20,7 @@ pub const FORMAT_VERSION: u32 = 2;
 pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 
 /// How backward graphs get what they need of the forward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum MemoryMode {
     /// The inputs of BatchNorms and their statistics are kept.
     Fast,
@@ -24,7 +29,7 @@ pub enum MemoryMode {
 }
 
 /// What a graph computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// Forward pass with batch statistics, keeping what [`MemoryMode`] asks for.
     Forward(MemoryMode),
@@ -54,7 +59,7 @@ pub enum Role {
 }
 
 /// Which nodes a graph is made of, and so in which layout its activations are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Lowering {
     /// Standard ONNX operators, activations `[N, C, H, W]`. Runs on every provider.
     Portable,
@@ -121,7 +126,7 @@ pub struct NamedPort {
 }
 
 /// What a graph belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Owner {
     /// An operator on an edge.
     Operator {
@@ -211,7 +216,7 @@ pub enum ManifestError {
         /// Index of the graph.
         graph: usize,
         /// What is wrong.
-        problem: &'static str,
+        problem: String,
     },
     /// The supernet is not consistent.
     #[error("the bundle's supernet is not valid: {0}")]
@@ -268,22 +273,28 @@ impl Manifest {
         if !known(self.weights_file) || !known(self.initial_file) {
             return Err(ManifestError::Damaged("it names no weights".into()));
         }
+        let mut index = BTreeMap::new();
         for (i, graph) in self.graphs.iter().enumerate() {
             let problem = |problem| ManifestError::Graph { graph: i, problem };
             if !known(graph.file) {
-                return Err(problem("its file is not in the manifest"));
+                return Err(problem("its file is not in the manifest".into()));
             }
-            let owned = match graph.owner {
-                Owner::Operator { edge, operator } => self
-                    .supernet
-                    .edges
-                    .get(usize::from(edge))
-                    .is_some_and(|e| self.supernet.candidates(e).contains(&operator)),
-                Owner::Node(node) => usize::from(node) < self.supernet.nodes.len(),
-                Owner::Network => true,
+            if let Some(first) = index.insert((graph.owner, graph.role, graph.lowering), i) {
+                return Err(problem(format!("graph {first} has the same owner, role and lowering")));
+            }
+            signature::check(&self.supernet, graph).map_err(problem)?;
+        }
+        for (i, graph) in self.graphs.iter().enumerate() {
+            let Role::Backward(memory) = graph.role else { continue };
+            let forward = index.get(&(graph.owner, Role::Forward(memory), graph.lowering));
+            let kept = forward.map(|&forward| &self.graphs[forward].outputs);
+            let given = |input: &NamedPort| match input.port {
+                Port::Saved(_) => kept.is_some_and(|kept| kept.iter().any(|output| output.port == input.port)),
+                _ => kept.is_some(),
             };
-            if !owned {
-                return Err(problem("it belongs to an operator or node that the supernet does not have"));
+            if let Some(missing) = graph.inputs.iter().find(|input| !given(input)) {
+                let problem = format!("no forward graph of its kind comes with it or keeps {:?}", missing.port);
+                return Err(ManifestError::Graph { graph: i, problem });
             }
         }
         Ok(())

@@ -153,6 +153,22 @@ impl Program {
     pub fn batch_norms(&self) -> impl Iterator<Item = u32> + '_ {
         self.steps.iter().filter(|s| s.primitive == Primitive::BatchNorm).map(|s| s.shape.channels)
     }
+
+    /// Whether the signs after each BatchNorm, in order, decide what a ReLU lets through: a ReLU takes its output, or
+    /// the operator is one that begins with its ReLU (ReLU, convolution, BN), so that the next one's takes it.
+    pub fn rectified(&self) -> impl Iterator<Item = bool> + '_ {
+        let relus = || self.steps.iter().filter(|s| s.primitive == Primitive::Relu).flat_map(|s| s.inputs.iter());
+        let begins = relus().any(|&input| input == 0);
+        let norms = self.steps.iter().enumerate().filter(|(_, s)| s.primitive == Primitive::BatchNorm);
+        norms.map(move |(position, _)| begins || relus().any(|&input| usize::from(input) == position))
+    }
+
+    /// Activations of one sample whose signs decide what a ReLU lets through: see [`Program::rectified`].
+    pub fn relu_units(&self) -> u64 {
+        let norms = self.steps.iter().filter(|step| step.primitive == Primitive::BatchNorm);
+        let units = norms.zip(self.rectified()).filter(|(_, rectified)| *rectified);
+        units.map(|(step, _)| u64::from(step.shape.channels) * step.shape.pixels()).sum()
+    }
 }
 
 /// The fairness rule as a predicate: whether candidates under `placement` get a BN each.

@@ -85,8 +85,9 @@ pub fn crossover(first: &Path, second: &Path, rng: &mut impl Rng) -> Path {
 /// so that each is taken once before any is taken again. Decks of differing sizes are shuffled anew
 /// each when it is used up, so the counts of a choice's candidates never differ by more than one.
 ///
-/// Paths need not be connected: leaving one out would be unfair to its candidates. The state can be
-/// serialised; with the random stream's position it resumes to the same paths.
+/// Paths need not be connected, and every one is dealt. Where a path that is not cannot be trained, its user passes
+/// over it, and its candidates lose that turn: the counts are then fair over what was dealt, not over what was
+/// trained. The state can be serialised; with the random stream's position it resumes to the same paths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FairSampler {
     /// Candidates still to be dealt, per choice; the last is next.

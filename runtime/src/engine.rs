@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use nasbn_models::manifest::{Graph, Lowering, Manifest, Owner, Port, Role};
+use nasbn_models::manifest::{Graph, Lowering, Manifest, NamedPort, Owner, Port, Role};
 use ort::{
     environment::Environment,
     ep,
@@ -55,9 +55,20 @@ pub enum EngineError {
         /// Key of the BatchNorm.
         name: String,
     },
+    /// The bundle's graphs are not those of its supernet.
+    #[error("the bundle's graphs do not fit its supernet: {0}")]
+    Contents(String),
     /// A tensor could not be made or read.
     #[error("a tensor could not be used: {0}")]
     Tensor(String),
+}
+
+impl EngineError {
+    /// Whether the bundle is to blame, and not the library or the machine: every library that is spoken to loads
+    /// the graphs that the exporter writes.
+    pub fn is_of_bundle(&self) -> bool {
+        matches!(self, Self::MissingGraph { .. } | Self::Load { .. } | Self::Contents(_))
+    }
 }
 
 impl From<ort::Error> for EngineError {
@@ -68,8 +79,8 @@ impl From<ort::Error> for EngineError {
 
 struct Entry {
     file: PathBuf,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    inputs: Vec<NamedPort>,
+    outputs: Vec<NamedPort>,
     session: Option<Session>,
 }
 
@@ -94,8 +105,8 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let entry = |graph: &Graph| Entry {
             file: directory.join(&manifest.files[graph.file as usize].name),
-            inputs: graph.inputs.iter().map(|p| p.port).collect(),
-            outputs: graph.outputs.iter().map(|p| p.port).collect(),
+            inputs: graph.inputs.clone(),
+            outputs: graph.outputs.clone(),
             session: None,
         };
         let index = manifest.graphs.iter().enumerate().map(|(i, g)| ((g.owner, g.role, g.lowering), i)).collect();
@@ -121,8 +132,8 @@ impl Engine {
     }
 
     /// Inputs of a graph, in order.
-    pub fn inputs(&self, graph: GraphId) -> &[Port] {
-        &self.entries[graph].inputs
+    pub fn inputs(&self, graph: GraphId) -> impl Iterator<Item = Port> + '_ {
+        self.entries[graph].inputs.iter().map(|p| p.port)
     }
 
     /// Number of sessions made so far.
@@ -141,13 +152,13 @@ impl Engine {
     ) -> Result<Vec<(Port, DynValue)>, EngineError> {
         self.open(graph)?;
         let entry = &mut self.entries[graph];
-        let inputs = entry.inputs.iter().map(|&port| input(port)).collect::<Result<Vec<_>, _>>()?;
+        let inputs = entry.inputs.iter().map(|p| input(p.port)).collect::<Result<Vec<_>, _>>()?;
         let failed = |e: ort::Error| EngineError::Run { file: entry.file.clone(), reason: e.to_string() };
         let Some(session) = &mut entry.session else {
             return Err(EngineError::Run { file: entry.file.clone(), reason: "it was not opened".into() });
         };
         let outputs = session.run(inputs.as_slice()).map_err(failed)?;
-        Ok(entry.outputs.iter().copied().zip(outputs.into_iter().map(|(_, value)| value)).collect())
+        Ok(entry.outputs.iter().map(|p| p.port).zip(outputs.into_iter().map(|(_, value)| value)).collect())
     }
 
     fn open(&mut self, graph: GraphId) -> Result<(), EngineError> {
@@ -156,9 +167,11 @@ impl Engine {
             let file = entry.file.clone();
             let session = session(&self.environment, &self.operators, &file)
                 .map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
-            if session.inputs().len() != entry.inputs.len() || session.outputs().len() != entry.outputs.len() {
-                let reason = "its inputs and outputs are not those of the manifest".to_owned();
-                return Err(EngineError::Load { file, reason });
+            let fits = session.inputs().iter().map(|i| i.name()).eq(entry.inputs.iter().map(|i| i.name.as_str()))
+                && session.outputs().iter().map(|o| o.name()).eq(entry.outputs.iter().map(|o| o.name.as_str()));
+            if !fits {
+                let problem = format!("{} has other inputs or outputs than the manifest", file.display());
+                return Err(EngineError::Contents(problem));
             }
             entry.session = Some(session);
             self.sessions += 1;

@@ -23,4 +23,6 @@ pub mod score;
 pub mod search;
 pub mod subnet;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod validation;

@@ -6,7 +6,7 @@ mod walk;
 
 pub use jacobian::{Jacobian, SignAgreement, SlotJacobian};
 
-use std::{collections::HashMap, path::Path as FsPath, rc::Rc};
+use std::{collections::HashMap, ops::Range, path::Path as FsPath, rc::Rc};
 
 use nasbn_models::{
     Manifest, Path, Primitive, Program, Supernet,
@@ -207,13 +207,12 @@ impl Network {
         let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
             let lowering = network.options.lowering;
             let graph = network.engine.find(Self::owner(edge, operator), Role::Forward(memory), lowering)?;
-            let slots = network.layout.operator(edge, operator);
             let layout = &network.layout;
-            let bn = |i: u16| layout.slots()[slots.start + usize::from(i)].range.clone();
+            let bn = |i: u16| slot(layout, edge, operator, i);
             let outputs = network.engine.run(graph, |port| match port {
                 Port::X => Ok(SessionInputValue::from(&**x)),
-                Port::Gamma(i) => view(&parameters.gamma[bn(i)]),
-                Port::Beta(i) => view(&parameters.beta[bn(i)]),
+                Port::Gamma(i) => view(&parameters.gamma[bn(i)?]),
+                Port::Beta(i) => view(&parameters.beta[bn(i)?]),
                 other => Err(unexpected(other)),
             })?;
             let mut y = None;
@@ -221,14 +220,14 @@ impl Network {
             for (port, value) in outputs {
                 match port {
                     Port::Y => y = Some(Rc::new(value)),
-                    Port::Mean(i) => copy(&value, &mut statistics.mean[bn(i)])?,
-                    Port::Var(i) => copy(&value, &mut statistics.var[bn(i)])?,
+                    Port::Mean(i) => copy(&value, &mut statistics.mean[bn(i)?])?,
+                    Port::Var(i) => copy(&value, &mut statistics.var[bn(i)?])?,
                     port => saved.push((port, value)),
                 }
             }
             if keep {
                 let backward = network.engine.find(Self::owner(edge, operator), Role::Backward(memory), lowering)?;
-                let x = network.engine.inputs(backward).contains(&Port::X).then(|| Rc::clone(x));
+                let x = network.engine.inputs(backward).any(|port| port == Port::X).then(|| Rc::clone(x));
                 tapes.push(Tape { edge, operator, x, saved });
             }
             y.ok_or_else(|| unexpected(Port::Y))
@@ -250,15 +249,14 @@ impl Network {
     ) -> Result<Rc<DynValue>, EngineError> {
         let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
             let graph = network.engine.find(Self::owner(edge, operator), Role::Evaluate, network.evaluation)?;
-            let slots = network.layout.operator(edge, operator);
             let layout = &network.layout;
-            let bn = |i: u16| layout.slots()[slots.start + usize::from(i)].range.clone();
+            let bn = |i: u16| slot(layout, edge, operator, i);
             let outputs = network.engine.run(graph, |port| match port {
                 Port::X => Ok(SessionInputValue::from(&**x)),
-                Port::Gamma(i) => view(&parameters.gamma[bn(i)]),
-                Port::Beta(i) => view(&parameters.beta[bn(i)]),
-                Port::Mean(i) => view(&statistics.mean[bn(i)]),
-                Port::Var(i) => view(&statistics.var[bn(i)]),
+                Port::Gamma(i) => view(&parameters.gamma[bn(i)?]),
+                Port::Beta(i) => view(&parameters.beta[bn(i)?]),
+                Port::Mean(i) => view(&statistics.mean[bn(i)?]),
+                Port::Var(i) => view(&statistics.var[bn(i)?]),
                 other => Err(unexpected(other)),
             })?;
             take(outputs, Port::Y).map(Rc::new)
@@ -336,14 +334,13 @@ impl Network {
         gradients: &mut BnParameters,
     ) -> Result<Option<DynValue>, EngineError> {
         let outputs = self.run_back(Role::Backward(memory), tape, Some(dy), parameters, statistics)?;
-        let slots = self.layout.operator(tape.edge, tape.operator);
-        let bn = |i: u16| self.layout.slots()[slots.start + usize::from(i)].range.clone();
+        let bn = |i: u16| slot(&self.layout, tape.edge, tape.operator, i);
         let mut dx = None;
         for (port, value) in outputs {
             match port {
                 Port::Dx => dx = Some(value),
-                Port::DGamma(i) => copy(&value, &mut gradients.gamma[bn(i)])?,
-                Port::DBeta(i) => copy(&value, &mut gradients.beta[bn(i)])?,
+                Port::DGamma(i) => copy(&value, &mut gradients.gamma[bn(i)?])?,
+                Port::DBeta(i) => copy(&value, &mut gradients.beta[bn(i)?])?,
                 other => return Err(unexpected(other)),
             }
         }
@@ -360,16 +357,15 @@ impl Network {
         statistics: &Statistics,
     ) -> Result<Vec<(Port, DynValue)>, EngineError> {
         let graph = self.engine.find(Self::owner(tape.edge, tape.operator), role, self.options.lowering)?;
-        let slots = self.layout.operator(tape.edge, tape.operator);
         let layout = &self.layout;
-        let bn = |i: u16| layout.slots()[slots.start + usize::from(i)].range.clone();
+        let bn = |i: u16| slot(layout, tape.edge, tape.operator, i);
         self.engine.run(graph, |port| match port {
             Port::X => tape.x.as_deref().map(SessionInputValue::from).ok_or_else(|| unexpected(port)),
             Port::Dy => dy.map(SessionInputValue::from).ok_or_else(|| unexpected(port)),
-            Port::Gamma(i) => view(&parameters.gamma[bn(i)]),
-            Port::Beta(i) => view(&parameters.beta[bn(i)]),
-            Port::Mean(i) => view(&statistics.mean[bn(i)]),
-            Port::Var(i) => view(&statistics.var[bn(i)]),
+            Port::Gamma(i) => view(&parameters.gamma[bn(i)?]),
+            Port::Beta(i) => view(&parameters.beta[bn(i)?]),
+            Port::Mean(i) => view(&statistics.mean[bn(i)?]),
+            Port::Var(i) => view(&statistics.var[bn(i)?]),
             other => tape
                 .saved
                 .iter()
@@ -389,8 +385,15 @@ fn not_kept() -> EngineError {
     EngineError::Tensor("the pass was not kept for its gradients".into())
 }
 
+/// Channels of an operator's n-th BatchNorm in the flat vectors.
+fn slot(layout: &Layout, edge: usize, operator: u8, bn: u16) -> Result<Range<usize>, EngineError> {
+    let slot = layout.operator(edge, operator).nth(usize::from(bn)).and_then(|slot| layout.slots().get(slot));
+    let missing = || EngineError::Contents(format!("operator {operator} on edge {edge} has no BatchNorm {bn}"));
+    slot.map(|slot| slot.range.clone()).ok_or_else(missing)
+}
+
 fn unexpected(port: Port) -> EngineError {
-    EngineError::Tensor(format!("a graph of the bundle has the port {port:?}, which its role does not have"))
+    EngineError::Contents(format!("a graph has or lacks the port {port:?} against its role"))
 }
 
 fn view(values: &[f32]) -> Result<SessionInputValue<'_>, EngineError> {

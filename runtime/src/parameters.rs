@@ -2,6 +2,10 @@
 
 use std::{collections::HashMap, ops::Range};
 
+use nasbn_export::{
+    bundle::{Bundle, BundleError},
+    tensors::TensorFile,
+};
 use nasbn_models::{Path, Supernet};
 
 /// One BatchNorm of one operator on one edge.
@@ -83,7 +87,33 @@ pub struct BnParameters {
 }
 
 impl BnParameters {
-    /// Gamma 1, beta 0.
+    /// The initial parameters of a verified bundle.
+    ///
+    /// # Errors
+    /// If its file cannot be read, or a tensor is missing, has another shape or holds what is not finite.
+    pub fn of_bundle(bundle: &Bundle, layout: &Layout) -> Result<Self, BundleError> {
+        let path = bundle.initial_path();
+        let file = TensorFile::open(&path)?;
+        let mut parameters = Self::zeros(layout);
+        for (i, slot) in layout.slots().iter().enumerate() {
+            for (part, values) in [("gamma", &mut parameters.gamma), ("beta", &mut parameters.beta)] {
+                let name = format!("{}.{part}", layout.name(i));
+                let read = file.read(&name)?;
+                let problem = match read.len() == slot.range.len() {
+                    false => format!("has {} values instead of {}", read.len(), slot.range.len()),
+                    true if read.iter().all(|v| v.is_finite()) => {
+                        values[slot.range.clone()].copy_from_slice(&read);
+                        continue;
+                    }
+                    true => "holds a value that is not finite".to_owned(),
+                };
+                return Err(BundleError::Tensor { path, name, problem });
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// Gamma 1, beta 0: what bundles start from, unless they say otherwise.
     pub fn initial(layout: &Layout) -> Self {
         Self { gamma: vec![1.0; layout.channels()], beta: vec![0.0; layout.channels()] }
     }

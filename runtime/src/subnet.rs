@@ -7,7 +7,7 @@ use std::{
 
 use nasbn_export::{
     bundle::read::Bundle,
-    subnet::{BnSource, BnValues, SubnetError, definition, parameters, subnet, timm_arch_def},
+    subnet::{BnSource, BnValues, SubnetError, definition, parameters, subnet},
 };
 use nasbn_models::Path;
 
@@ -64,7 +64,6 @@ pub fn files(
     let supernet = &bundle.manifest().supernet;
     let mut description = definition(supernet, path);
     if let Some(object) = description.as_object_mut() {
-        object.extend(timm_arch_def(supernet, path).map(|timm| ("timm".to_owned(), timm)));
         let input = serde_json::json!({
             "layout": "NCHW", "from_bytes": "(byte / 255 - mean) / std", "mean": input.mean(), "std": input.std(),
         });

@@ -13,9 +13,10 @@ use crate::{
 /// Accuracy and loss of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Validation {
-    /// Mean cross-entropy, nats.
+    /// Mean cross-entropy, nats; not a number if a logit is none.
     pub loss: f64,
-    /// Share of images whose highest logit is their class, 0 to 1.
+    /// Share of images whose highest logit (the first of equal ones) is their class, 0 to 1. Images with a logit
+    /// that is not a number count as wrong.
     pub accuracy: f64,
     /// Number of images.
     pub images: usize,
@@ -105,11 +106,42 @@ pub fn validate(
         let (_, values) = logits.try_extract_tensor::<f32>()?;
         let classes = network.supernet().classes() as usize;
         for (row, &label) in values.chunks_exact(classes).zip(&batch.labels) {
-            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class as i64);
-            correct += usize::from(best == Some(label));
+            match highest(row) {
+                Some(class) => correct += usize::from(class as i64 == label),
+                None => loss = f64::NAN,
+            }
         }
         images += batch.labels.len();
     }
     let count = images.max(1) as f64;
     Ok(Validation { loss: loss / count, accuracy: correct as f64 / count, images })
+}
+
+/// Class of the highest logit, the first of equal ones as in PyTorch's `argmax`; none if one is not a number.
+fn highest(logits: &[f32]) -> Option<usize> {
+    let mut best: Option<(usize, f32)> = None;
+    for (class, &logit) in logits.iter().enumerate() {
+        if logit.is_nan() {
+            return None;
+        }
+        if best.is_none_or(|(_, highest)| logit > highest) {
+            best = Some((class, logit));
+        }
+    }
+    best.map(|(class, _)| class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_equal_logits_is_the_class_and_what_is_no_number_has_none() {
+        assert_eq!(highest(&[0.0, 2.0, 2.0]), Some(1));
+        assert_eq!(highest(&[-0.0, 0.0]), Some(0));
+        assert_eq!(highest(&[f32::NEG_INFINITY; 2]), Some(0));
+        assert_eq!(highest(&[1.0, f32::NAN, 0.0]), None);
+        assert_eq!(highest(&[f32::NAN, 1.0]), None);
+        assert_eq!(highest(&[]), None);
+    }
 }

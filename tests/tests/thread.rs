@@ -207,6 +207,29 @@ fn a_search_stays_within_its_limits_and_says_when_it_cannot() {
     let cheap = ["--objective", "bn-all", "--max-params", "60k", "--json"];
     let report: Value = serde_json::from_str(&with_checkpoint("search", &out, &cheap).ok().stdout).unwrap();
     assert_eq!(report["method"], "exhaustive");
+    assert!(report["random_search"].is_null(), "there is nothing to compare an exhaustive search with");
+    let paths = dir.path().join("all.csv");
+    let digits = |n: u32| (0..8).map(move |i| char::from(b'0' + (n / 3u32.pow(i) % 3) as u8));
+    let all: Vec<String> = (0..3u32.pow(8)).map(|n| digits(n).collect()).collect();
+    fs::write(&paths, all.join("\n")).unwrap();
+    let scores = dir.path().join("all-scores.csv");
+    with_checkpoint("score", &scores, &["--paths", text(&paths), "--no-validation"]).ok();
+    let mut reader = csv::Reader::from_path(&scores).unwrap();
+    let header = reader.headers().unwrap().clone();
+    let column = |name: &str| header.iter().position(|h| h == name).unwrap();
+    let (params, bn_all) = (column("params"), column("bn_all"));
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let within: Vec<f64> = rows
+        .iter()
+        .filter(|row| row[params].parse::<u64>().unwrap() <= 60_000)
+        .map(|row| row[bn_all].parse().unwrap())
+        .collect();
+    assert!(within.len() > 10 && within.len() < rows.len(), "the limit must cut the space");
+    // Written in as many digits as tell it from others.
+    let best = within.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    assert_eq!(report["winner"]["score"].as_f64().unwrap(), best, "a path within the limits beats the winner");
+    let said = with_checkpoint("search", &out, &cheap[..4]).ok().stdout;
+    assert!(said.contains("random search none: every network was looked at"), "{said}");
     let nothing = dir.path().join("nothing");
     with_checkpoint("search", &nothing, &["--max-macs", "10"]).fails(1, "no network is within the limits");
     assert!(!nothing.exists());
@@ -387,7 +410,10 @@ fn doctor_says_which_library_and_a_wrong_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let fake = dir.path().join("libonnxruntime.so");
     fs::write(&fake, b"not a library").unwrap();
-    run("nasbn", &["doctor", "--ort-library", text(&fake)]).fails(3, "does not load");
+    let ran = run("nasbn", &["doctor", "--json", "--ort-library", text(&fake)]).fails(3, "does not load");
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert!(report["problem"].as_str().unwrap().contains("does not load"), "{report}");
+    assert!(!report["hint"].as_str().unwrap().is_empty());
     run("nasbn", &["doctor", "--ort-library", "/nonexistent.so"]).fails(3, "/nonexistent.so");
     let mut environment = Command::new(program("nasbn"));
     environment.args(["doctor"]).env("ORT_DYLIB_PATH", text(&fake));
@@ -430,10 +456,23 @@ fn bad_data_and_arguments_are_refused_before_any_work() {
     try_data(&format!("images:{}", text(dir.path()))).fails(2, text(dir.path()));
     fs::write(dir.path().join("train.bin"), [0u8; 100]).unwrap();
     try_data(&format!("cifar10:{}", text(dir.path()))).fails(2, "100");
+    fs::create_dir_all(dir.path().join("classes/only")).unwrap();
+    try_data(&format!("images:{}", text(&dir.path().join("classes")))).fails(2, "one class");
     adapt(&out, &["--batch", "2000"]).fails(2, "2000");
+    adapt(&out, &["--validation-fraction", "2"]).fails(2, "validation fraction");
+    with_checkpoint("search", &out, &["--mutation", "0"]).fails(2, "--mutation");
     adapt(&out, &["--rate", "-1"]).fails_usage();
     adapt(&out, &["--threads", "0"]).fails_usage();
     assert!(!out.exists());
+}
+
+#[test]
+fn results_that_cannot_be_printed_are_an_error_with_a_hint() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(program("nasbn")).args(["doctor"]).stdout(full).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("standard output") && said.contains("hint:"), "{said}");
 }
 
 #[test]

@@ -62,6 +62,14 @@ pub enum BundleError {
     /// A file of the right size with other contents.
     #[error("{} was altered: its SHA-256 is not the one in the manifest", .0.display())]
     Digest(PathBuf),
+    /// A graph that is not one of a bundle, or reads what is not in it.
+    #[error("{} {problem}", path.display())]
+    Graph {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The weights or the initial parameters are not a safetensors file of this supernet.
     #[error(transparent)]
     Tensors(#[from] TensorError),
@@ -79,8 +87,8 @@ pub enum BundleError {
 
 impl BundleError {
     /// What a user can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
+    pub fn hint(&self) -> &'static str {
+        match self {
             Self::NoManifest(_) => "name the directory that `nasbn-export build --out DIR` wrote",
             Self::Manifest { source: ManifestError::Foreign, .. } => {
                 "name the directory that `nasbn-export build --out DIR` wrote"
@@ -92,7 +100,8 @@ impl BundleError {
             Self::Manifest { source: ManifestError::Version { .. }, .. } => {
                 "it was built by an older version: build the bundle again with the `nasbn-export` of this version"
             }
-            Self::Io { .. } => return None,
+            Self::Io { .. } => "check that the bundle is there and may be read by this user",
+            Self::Graph { .. } => "do not use a bundle of unknown origin; build it again with `nasbn-export build`",
             Self::NotAFile { .. } => "copy the bundle with `cp -rL`, so that it holds the files themselves",
             Self::ManifestSize { .. }
             | Self::Manifest { .. }
@@ -101,6 +110,6 @@ impl BundleError {
             | Self::Digest(_)
             | Self::Tensors(_)
             | Self::Tensor { .. } => "the bundle is incomplete or was changed: copy it again, or build it again",
-        })
+        }
     }
 }

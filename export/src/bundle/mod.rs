@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cli")]
 pub mod check;
+mod confined;
 pub mod error;
 pub mod read;
 #[cfg(feature = "cli")]

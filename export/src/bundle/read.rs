@@ -1,6 +1,7 @@
 //! Opens bundles that nobody vouches for.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -12,7 +13,10 @@ use nasbn_models::{
 };
 use sha2::{Digest, Sha256};
 
-use super::BundleError;
+use super::{
+    BundleError,
+    confined::{MAX_GRAPH_BYTES, confined},
+};
 use crate::{
     tensors::TensorFile,
     weights::{initial_bn, weights},
@@ -58,14 +62,18 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Checks the SHA-256 of every file, and that the weights and initial parameters are those of
-    /// the supernet by name and shape.
+    /// Checks the SHA-256 of every file, that every graph keeps to the bundle (its constants lie inside the
+    /// weights' file), and that the weights and initial parameters are those of the supernet by name and shape.
     ///
     /// # Errors
     /// The first file that differs.
     pub fn verify(&self) -> Result<(), BundleError> {
-        for entry in &self.manifest.files {
+        let graphs: BTreeSet<u32> = self.manifest.graphs.iter().map(|graph| graph.file).collect();
+        for (file, entry) in (0..).zip(&self.manifest.files) {
             let path = self.directory.join(&entry.name);
+            if graphs.contains(&file) {
+                continue;
+            }
             let digest = sha256_of(&path).map_err(|source| BundleError::Io { path: path.clone(), source })?;
             if digest != entry.sha256 {
                 return Err(BundleError::Digest(path));
@@ -75,7 +83,9 @@ impl Bundle {
         let expected = weights(supernet).into_iter().map(|w| (w.name, w.dims));
         has_tensors(&self.weights_path(), &self.weights()?, expected)?;
         let expected = initial_bn(supernet).into_iter().map(|(name, channels, _)| (name, vec![u64::from(channels)]));
-        has_tensors(&self.initial_path(), &TensorFile::open(&self.initial_path())?, expected)
+        has_tensors(&self.initial_path(), &TensorFile::open(&self.initial_path())?, expected)?;
+        let mut graphs = graphs.iter().filter_map(|&file| self.manifest.files.get(file as usize));
+        graphs.try_for_each(|entry| self.verify_graph(&self.directory.join(&entry.name), entry))
     }
 
     /// The bundle's directory.
@@ -117,6 +127,27 @@ impl Bundle {
     /// If the file is not a valid safetensors file.
     pub fn weights(&self) -> Result<TensorFile, BundleError> {
         Ok(TensorFile::open(&self.weights_path())?)
+    }
+
+    /// Checks a graph's file, read once.
+    fn verify_graph(&self, path: &Path, entry: &FileEntry) -> Result<(), BundleError> {
+        let wrong = |problem: String| BundleError::Graph { path: path.to_owned(), problem };
+        if entry.bytes > MAX_GRAPH_BYTES {
+            return Err(wrong(format!("has {} bytes; no graph has more than {MAX_GRAPH_BYTES}", entry.bytes)));
+        }
+        let mut data = Vec::new();
+        let read = File::open(path).and_then(|f| f.take(MAX_GRAPH_BYTES).read_to_end(&mut data));
+        read.map_err(|source| BundleError::Io { path: path.to_owned(), source })?;
+        if Sha256::digest(&data)[..] != entry.sha256 {
+            return Err(BundleError::Digest(path.to_owned()));
+        }
+        let weights = self.weights_path();
+        if path.parent() != weights.parent() {
+            return Err(wrong("does not stand beside the weights' file".into()));
+        }
+        let name = weights.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let bytes = self.manifest.files.get(self.manifest.weights_file as usize).map_or(0, |f| f.bytes);
+        confined(&data, name, bytes).map_err(wrong)
     }
 
     /// The path of `entry`, whose directories are real directories: the manifest's names have no

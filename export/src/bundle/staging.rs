@@ -27,14 +27,9 @@ impl Staging {
     /// # Errors
     /// If it cannot be created.
     pub fn new(target: &Path) -> io::Result<Self> {
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
+        let parent = parent_of(target);
         fs::create_dir_all(&parent)?;
-        let mut prefix = OsString::from(".");
-        prefix.push(target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?);
-        prefix.push(".partial-");
+        let prefix = hidden(target, PARTIAL)?;
         remove_leftovers(&parent, &prefix);
         // As readable as any new directory, within the user's umask.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
@@ -87,19 +82,69 @@ impl Staging {
         let staged = self.directory.path();
         match renameat_with(CWD, staged, CWD, &self.target, RenameFlags::EXCHANGE) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                let mut aside = staged.as_os_str().to_owned();
-                aside.push("-old");
-                fs::rename(&self.target, &aside)?;
-                if let Err(error) = fs::rename(staged, &self.target) {
-                    fs::rename(&aside, &self.target)?;
-                    return Err(error);
-                }
-                fs::rename(&aside, staged)
-            }
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => self.exchange_in_steps(),
             Err(error) => Err(error.into()),
         }
     }
+
+    /// The same in three steps. After a kill between the first two, [`restore`] brings back what was there.
+    fn exchange_in_steps(&self) -> io::Result<()> {
+        let staged = self.directory.path();
+        // Locked until it is at its last place.
+        let (aside, _lock) = self.set_aside()?;
+        if let Err(error) = fs::rename(staged, &self.target) {
+            fs::rename(&aside, &self.target)?;
+            return Err(error);
+        }
+        fs::rename(&aside, staged)
+    }
+
+    /// Renames what is at the target, locked, so that no other program takes it for what a killed one left.
+    fn set_aside(&self) -> io::Result<(PathBuf, File)> {
+        let mut name = hidden(&self.target, ASIDE)?;
+        name.push(std::process::id().to_string());
+        let aside = self.parent.join(name);
+        let lock = File::open(&self.target)?;
+        let _ = lock.lock();
+        fs::rename(&self.target, &aside)?;
+        Ok((aside, lock))
+    }
+}
+
+/// What marks a directory that is being filled.
+const PARTIAL: &str = ".partial-";
+/// What marks a directory that is being replaced. It is only ever restored, never taken for a leftover.
+const ASIDE: &str = ".replaced-";
+
+/// A hidden name beside the target.
+fn hidden(target: &Path, mark: &str) -> io::Result<OsString> {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?);
+    name.push(mark);
+    Ok(name)
+}
+
+fn parent_of(target: &Path) -> PathBuf {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Brings back what a program that was killed while replacing `target` had set aside, if nothing is there.
+///
+/// # Errors
+/// If it cannot be renamed.
+pub fn restore(target: &Path) -> io::Result<()> {
+    let parent = parent_of(target);
+    let prefix = hidden(target, ASIDE)?;
+    for entry in parent.read_dir().into_iter().flatten().flatten() {
+        let ours = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+        if ours && !target.exists() && File::open(entry.path()).is_ok_and(|lock| lock.try_lock().is_ok()) {
+            fs::rename(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes staging directories whose program is gone. What cannot be removed stays: it is in nobody's way.
@@ -170,6 +215,36 @@ mod tests {
         fs::write(target.join("mine"), "").unwrap();
         assert!(Staging::new(&target).unwrap().publish(&[], false).is_err());
         assert_eq!(names(&target), ["mine"]);
+    }
+
+    /// File systems that cannot exchange two directories do it in three steps; a kill after the first leaves no
+    /// target, only what was set aside.
+    #[test]
+    fn what_was_set_aside_is_restored_and_never_a_leftover() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("b");
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("f"), "old").unwrap();
+        let content = || fs::read_to_string(target.join("f")).unwrap();
+        let staging = Staging::new(&target).unwrap();
+        fs::write(staging.path().join("f"), "new").unwrap();
+        staging.exchange_in_steps().unwrap();
+        drop(staging);
+        assert_eq!((content().as_str(), names(root.path())), ("new", vec!["b".into()]));
+
+        // As a killed process leaves it: set aside, without a lock, its staging directory still there.
+        fs::rename(&target, root.path().join(".b.replaced-4711")).unwrap();
+        fs::create_dir(root.path().join(".b.partial-dead")).unwrap();
+        drop(Staging::new(&target).unwrap());
+        assert_eq!(names(root.path()), [".b.replaced-4711"], "only the leftover is removed");
+        restore(&target).unwrap();
+        assert_eq!((content().as_str(), names(root.path())), ("new", vec!["b".into()]));
+
+        // Of a live one it is left alone.
+        let staging = Staging::new(&target).unwrap();
+        let (aside, _lock) = staging.set_aside().unwrap();
+        restore(&target).unwrap();
+        assert!(aside.exists() && !target.exists());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Writes a bundle: all or nothing, and the same bytes from the same input.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::{
     GRAPHS, INITIAL, WEIGHTS,
     source::{SourceError, WeightSource},
-    staging::Staging,
+    staging::{Staging, restore},
 };
 use crate::{
     ir::GraphError,
@@ -56,6 +56,14 @@ pub enum WriteError {
         path: PathBuf,
         /// What it is.
         what: &'static str,
+    },
+    /// The output is a bundle with files in it that are none of its own.
+    #[error("{} holds what is not part of the bundle: {}", path.display(), list(files))]
+    Foreign {
+        /// The output.
+        path: PathBuf,
+        /// Those files, relative to it.
+        files: Vec<PathBuf>,
     },
     /// The weights cannot be had.
     #[error(transparent)]
@@ -94,6 +102,7 @@ impl WriteError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Exists { what, .. } if *what == BUNDLE => Some("replace it with --force, or name another directory"),
+            Self::Foreign { .. } => Some("move these files elsewhere, or name another directory with --out"),
             Self::Exists { .. } => Some("name a directory that does not exist yet"),
             Self::Weights(SourceError::Tensors { .. }) => {
                 Some("`nasbn-export build` without --weights writes graphs/weights.safetensors as an example")
@@ -113,6 +122,16 @@ impl WriteError {
 }
 
 const BUNDLE: &str = "a bundle";
+
+/// The first few files, then a count of the rest.
+fn list(files: &[PathBuf]) -> String {
+    const LISTED: usize = 5;
+    let names: Vec<String> = files.iter().take(LISTED).map(|f| f.display().to_string()).collect();
+    match files.len().saturating_sub(LISTED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
 
 /// How far a build is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +155,7 @@ pub fn write(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Manifest, WriteError> {
     supernet.validate()?;
+    restore(out).map_err(|source| WriteError::Io { path: out.to_owned(), source })?;
     may_write(out, options.force)?;
     let specs = weights(supernet);
     let source = match &options.weights {
@@ -169,6 +189,8 @@ pub fn write(
     fs::write(&path, &bytes).map_err(at(&path))?;
     let mut files: Vec<PathBuf> = manifest.files.iter().map(|f| f.name.clone().into()).collect();
     files.extend([MANIFEST_FILE.into(), GRAPHS.into()]);
+    // Once more: files may have come in the meantime.
+    may_write(out, options.force)?;
     staging.publish(&files, options.force).map_err(at(out))?;
     Ok(manifest)
 }
@@ -181,7 +203,10 @@ fn may_write(out: &Path, force: bool) -> Result<(), WriteError> {
         Err(source) => Err(WriteError::Io { path: out.to_owned(), source }),
         Ok(metadata) if !metadata.is_dir() => exists("no directory"),
         Ok(_) if out.join(MANIFEST_FILE).exists() => match force {
-            true => Ok(()),
+            true => match foreign(out).map_err(|source| WriteError::Io { path: out.to_owned(), source })? {
+                files if files.is_empty() => Ok(()),
+                files => Err(WriteError::Foreign { path: out.to_owned(), files }),
+            },
             false => exists(BUNDLE),
         },
         Ok(_) => match out.read_dir().map(|mut entries| entries.next().is_none()) {
@@ -190,6 +215,42 @@ fn may_write(out: &Path, force: bool) -> Result<(), WriteError> {
             Err(source) => Err(WriteError::Io { path: out.to_owned(), source }),
         },
     }
+}
+
+/// What stands in the directory of a bundle and is no part of it: files that its manifest does not name or, if that
+/// cannot be read, that no bundle has. Sorted.
+fn foreign(out: &Path) -> io::Result<Vec<PathBuf>> {
+    let manifest = fs::read(out.join(MANIFEST_FILE)).ok().and_then(|bytes| Manifest::decode(&bytes).ok());
+    let own: Option<HashSet<PathBuf>> = manifest.map(|m| m.files.into_iter().map(|f| f.name.into()).collect());
+    let is_own = |file: &Path| match &own {
+        _ if file == Path::new(MANIFEST_FILE) => true,
+        Some(own) => own.contains(file),
+        None if file == Path::new(INITIAL) => true,
+        None => {
+            let (graphs, weights) = (file.parent() == Some(Path::new(GRAPHS)), file.ends_with(WEIGHTS));
+            graphs && (weights || file.extension().is_some_and(|extension| extension == "onnx"))
+        }
+    };
+    let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(directory) = open.pop() {
+        let mut empty = true;
+        for entry in out.join(&directory).read_dir()? {
+            let entry = entry?;
+            let name = directory.join(entry.file_name());
+            empty = false;
+            match entry.file_type()?.is_dir() {
+                true => open.push(name),
+                false if is_own(&name) => {}
+                false => found.push(name),
+            }
+        }
+        // An empty directory is somebody's too.
+        if empty && directory != Path::new(GRAPHS) {
+            found.push(directory);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 struct Writer<'a> {

@@ -37,7 +37,7 @@ impl Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self { message: None, hint: None }
         } else {
-            Self::new(format!("standard output: {error}"), None::<String>)
+            Self::new(format!("standard output: {error}"), Some("check where the output goes; the disk may be full"))
         }
     }
 
@@ -54,7 +54,7 @@ impl Failure {
 
 impl From<BundleError> for Failure {
     fn from(error: BundleError) -> Self {
-        Self::new(&error, error.hint())
+        Self::new(&error, Some(error.hint()))
     }
 }
 

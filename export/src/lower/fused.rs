@@ -129,13 +129,13 @@ pub(crate) fn emit(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<boo
         | Op::BatchNormApplyGrad { relu } => batch_norm(l, node, value, relu)?,
         Op::SignAgreement => portable::sign_agreement(l, node, value, Nhwc)?,
         Op::Conv { window: window @ Window { kernel: 1, .. }, groups: 1 } => pointwise(l, node, value, window)?,
-        Op::Conv { window, groups } if is_depthwise(l, node, groups)? && node.inputs.len() == 2 => {
+        Op::Conv { window, groups } if is_depthwise(l, node, window, groups)? && node.inputs.len() == 2 => {
             depthwise(l, node, value, window, groups, None)?;
         }
         Op::ConvInputGrad { window: window @ Window { kernel: 1, .. }, groups: 1, height, width } => {
             pointwise_grad(l, node, value, window, [height, width])?;
         }
-        Op::ConvInputGrad { window, groups, height, width } if is_depthwise(l, node, groups)? => {
+        Op::ConvInputGrad { window, groups, height, width } if is_depthwise(l, node, window, groups)? => {
             depthwise(l, node, value, window, groups, Some([height, width]))?;
         }
         Op::Relu | Op::ReluGrad | Op::Sigmoid | Op::SigmoidGrad | Op::Add | Op::Mul | Op::SumPixels => {
@@ -175,8 +175,13 @@ fn kernel(l: &mut Lowerer<'_>, op_type: &str, inputs: &[String], outputs: &[Stri
     l.builder.domain_node(FUSED_DOMAIN, op_type, &inputs, &outputs, attrs);
 }
 
-fn is_depthwise(l: &Lowerer<'_>, node: &Node, groups: u32) -> Result<bool, GraphError> {
-    Ok(matches!(l.weight_dims(node.inputs[1])?, &[out, 1, ..] if out == groups))
+/// Largest filter side, and largest stride, of the operators `DepthwiseConv` and `DepthwiseConvGrad`: part of their
+/// contract. Larger ones are left to the portable nodes.
+pub const LARGEST_DEPTHWISE_KERNEL: u16 = 15;
+
+fn is_depthwise(l: &Lowerer<'_>, node: &Node, window: Window, groups: u32) -> Result<bool, GraphError> {
+    let fits = window.kernel.max(window.stride) <= u32::from(LARGEST_DEPTHWISE_KERNEL);
+    Ok(fits && matches!(l.weight_dims(node.inputs[1])?, &[out, 1, ..] if out == groups))
 }
 
 /// A 1x1 convolution: the pixels, as rows of a matrix, times the transposed weight.

@@ -72,6 +72,23 @@ pub enum SubnetError {
     Disconnected,
 }
 
+impl SubnetError {
+    /// What a user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Path(_) => "`nasbn-export inspect DIR` shows how paths of the bundle's space are written",
+            Self::BatchNorm { .. } => {
+                "the statistics do not fit: adapt again with a lower --rate, and check the images"
+            }
+            Self::Bundle(error) => error.hint(),
+            Self::Weights(_) | Self::Graph { .. } => {
+                "the bundle is incomplete or was changed: copy it again, or build it again"
+            }
+            Self::Disconnected => "choose a path whose layers are not all absent between image and logits",
+        }
+    }
+}
+
 /// Checks that `path` is one of `supernet`'s.
 fn check(supernet: &Supernet, path: &Path) -> Result<(), SubnetError> {
     if supernet.contains(path) { Ok(()) } else { Err(SubnetError::Path(supernet.name.clone())) }

@@ -117,6 +117,7 @@ pub fn cases() -> Vec<Case> {
     add(&mbconv(5, 2, false), s(3, 7, 7), s(3, 7, 7), 1, true, 1);
     add(&mbconv(7, 2, true), s(3, 7, 5), s(5, 4, 3), 2, true, 2);
     add(&mbconv(3, 2, true), s(3, 4, 4), s(3, 4, 4), 1, true, 3);
+    add(&mbconv(17, 2, false), s(2, 5, 4), s(2, 5, 4), 1, false, 1);
     add(&head, s(5, 3, 3), s(4, 1, 1), 1, false, 3);
     add(&deep_head, s(5, 3, 3), s(4, 1, 1), 1, false, 3);
     cases

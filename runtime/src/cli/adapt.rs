@@ -26,7 +26,6 @@ use crate::{
     atomic,
     checkpoint::{Checkpoint, CheckpointError, STATE_FILE},
     data::{LoaderOptions, Part, Prefetcher, TrainLoader},
-    parameters::BnParameters,
 };
 
 /// Name of the file of metrics in the checkpoint's directory.
@@ -208,7 +207,7 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     atomic::remove_leftovers(&args.out, &[STATE_FILE, METRICS_FILE, "parameters-"]);
     let mut trainer = match args.resume {
         false => {
-            let initial = BnParameters::initial(session.network.layout());
+            let initial = setup::parameters(&session, None)?;
             Trainer::new(&session.network, options, initial)
         }
         true => resume(&session, &args.out, &options)?,
@@ -433,7 +432,7 @@ fn search_rate(
     const STEPS: u32 = 100;
     const LOW: f32 = 1e-3;
     const HIGH: f32 = 10.0;
-    let initial = BnParameters::initial(session.network.layout());
+    let initial = setup::parameters(session, None)?;
     let mut trainer = Trainer::new(&session.network, options, initial);
     let curve = find_rate(&mut session.network, &mut trainer, batches, STEPS, LOW, HIGH)?;
     if output.json {

@@ -34,8 +34,31 @@ struct Report {
     cores: usize,
 }
 
+/// What `--json` prints where no library can be used.
+#[derive(Serialize)]
+struct Problem<'a> {
+    nasbn: &'static str,
+    problem: &'a str,
+    hint: Option<&'a str>,
+    architecture: &'static str,
+}
+
 pub fn run(args: DoctorArgs) -> Result<Exit, Failure> {
-    let (library, _environment) = setup::library(&args.library)?;
+    let (library, _environment) = match setup::library(&args.library) {
+        Ok(found) => found,
+        Err(failure) => {
+            if args.output.json {
+                let problem = Problem {
+                    nasbn: env!("CARGO_PKG_VERSION"),
+                    problem: failure.message(),
+                    hint: failure.advice(),
+                    architecture: std::env::consts::ARCH,
+                };
+                output::json(&problem)?;
+            }
+            return Err(failure);
+        }
+    };
     let built_in: [(&'static str, ort::Result<bool>); 3] = [
         ("cpu", ep::CPU::is_available()),
         ("cuda", ep::CUDA::is_available()),

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use nasbn_export::{bundle::BundleError, subnet::SubnetError};
+
 use crate::{
     adapt::AdaptError, checkpoint::CheckpointError, data::DataError, engine::EngineError, journal::JournalError,
     ort_library::LibraryError,
@@ -78,7 +80,18 @@ impl Failure {
     pub fn stdout(error: &io::Error) -> Self {
         let quiet = error.kind() == io::ErrorKind::BrokenPipe;
         let exit = if quiet { Exit::Done } else { Exit::Usage };
-        Self { quiet, ..Self::usage(format!("standard output: {error}")).with_exit(exit) }
+        let failure = Self::usage(format!("standard output: {error}")).with_exit(exit);
+        Self { quiet, ..failure.hint("check where the output goes; the disk may be full") }
+    }
+
+    /// What is wrong.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// Says it on stderr and gives the exit status.
@@ -99,13 +112,26 @@ impl From<LibraryError> for Failure {
     }
 }
 
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        Self::usage(&error).hint(error.hint())
+    }
+}
+
+impl From<SubnetError> for Failure {
+    fn from(error: SubnetError) -> Self {
+        Self::usage(&error).hint(error.hint())
+    }
+}
+
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         if matches!(error, EngineError::NotFinite { .. }) {
             return Self::usage(&error).hint("adapt again with a lower rate, or take an earlier checkpoint");
         }
+        let exit = if error.is_of_bundle() { Exit::Usage } else { Exit::Device };
         Self::usage(&error)
-            .with_exit(Exit::Device)
+            .with_exit(exit)
             .hint("check the bundle with `nasbn-export check DIR` and the library with `nasbn doctor`")
     }
 }
@@ -124,11 +150,7 @@ impl From<JournalError> for Failure {
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
-        let failure = Self::usage(&error);
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Self::usage(&error).hint(error.hint())
     }
 }
 
@@ -151,7 +173,8 @@ impl From<AdaptError> for Failure {
                 );
                 Self::usage(&error).hint(hint)
             }
-            AdaptError::NoPath(_) => Self::usage(&error),
+            AdaptError::NoPath(_) => Self::usage(&error)
+                .hint("absent operators cut off nearly every path of this space: train one with --path"),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use clap::Args;
 use nasbn_models::{
     Path, Supernet,
+    canonical::CanonicalTable,
     cost::{Cost, CostTable},
     manifest::MemoryMode,
     sample,
@@ -152,8 +153,9 @@ struct Report {
     method: Method,
     evaluations: usize,
     winner: Found,
-    /// Best of random search with as many evaluations.
-    random_search: Found,
+    /// Best of random search with as many evaluations; null where every network within the limits was looked at,
+    /// which random search could only repeat.
+    random_search: Option<Found>,
     /// Random networks with nearly the winner's MACs.
     peers: Vec<Found>,
     /// Mean validation accuracy of the peers, 0 to 1; null if there are none.
@@ -178,7 +180,8 @@ struct Found {
 
 pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
     if !(args.mutation > 0.0 && args.mutation <= 1.0) {
-        return Err(Failure::usage(format!("--mutation must be above 0 and at most 1, not {}", args.mutation)));
+        return Err(Failure::usage(format!("--mutation must be above 0 and at most 1, not {}", args.mutation))
+            .hint("it is the probability that a choice is drawn anew; 0.1 is usual"));
     }
     let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
     let parameters = setup::parameters(&session, Some(&args.checkpoint))?;
@@ -207,7 +210,7 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         mutation: args.mutation,
     };
     let interrupted = setup::interrupted();
-    let bar = output::bar(2 * evaluations as u64, args.output.quiet);
+    let bar = output::bar(0, args.output.quiet);
     let mut scorer = Scorer::new(&mut session.network, &parameters, &choose, scoring);
     let evaluate = |path: &Path| -> Result<f64, Failure> {
         if interrupted.load(Ordering::SeqCst) {
@@ -219,11 +222,18 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         };
         Ok(indicator.direction.score(value))
     };
-    let outcome = search(&supernet, &costs, &options, evaluate, |done, _| bar.set_position(done as u64));
+    let outcome = search(&supernet, &costs, &options, evaluate, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
     bar.finish_and_clear();
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(SearchError::Evaluation(failure)) => return Err(failure),
+        Err(SearchError::NoScore { evaluated }) => {
+            return Err(Failure::usage(format!("not one of {evaluated} networks has a score that is a number"))
+                .hint("the checkpoint's BatchNorms do not fit the data: adapt again with a lower --rate"));
+        }
         Err(SearchError::Infeasible { nearest, cost, excess }) => {
             return infeasible(&args, &supernet, &nearest, &cost, excess);
         }
@@ -295,7 +305,10 @@ fn describe(
         })
     };
     let winner = found(&outcome.best.path, Some(outcome.best.score))?;
-    let random_search = found(&outcome.random_best.path, Some(outcome.random_best.score))?;
+    let random_search = match &outcome.random_best {
+        Some(best) => Some(found(&best.path, Some(best.score))?),
+        None => None,
+    };
     let peers = peers(&supernet, costs, &outcome.best.path, args.peers, args.seed)
         .iter()
         .map(|path| found(path, None))
@@ -323,6 +336,7 @@ fn peers(supernet: &Supernet, costs: &CostTable, winner: &Path, wanted: usize, s
     const TOLERANCE: f64 = 0.05;
     const TRIES: usize = 100_000;
     let target = costs.cost(winner).macs as f64;
+    let canonical = CanonicalTable::new(supernet);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(2);
     let mut peers: Vec<Path> = Vec::new();
@@ -330,7 +344,7 @@ fn peers(supernet: &Supernet, costs: &CostTable, winner: &Path, wanted: usize, s
         if peers.len() >= wanted {
             break;
         }
-        let path = supernet.canonical(&sample::uniform(supernet, &mut rng));
+        let path = canonical.of(&sample::uniform(supernet, &mut rng));
         let near = (costs.cost(&path).macs as f64 - target).abs() <= TOLERANCE * target;
         if near && path != *winner && !peers.contains(&path) && supernet.is_connected(&path) {
             peers.push(path);
@@ -356,8 +370,7 @@ fn write(
         ("validation_accuracy".to_owned(), report.winner.validation.accuracy.to_string()),
     ];
     let layout = session.network.layout();
-    let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)
-        .map_err(Failure::usage)?;
+    let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)?;
     files.write(out, "winner")?;
     let text = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
     let file = out.join("result.json");
@@ -380,7 +393,11 @@ fn print(report: &Report) -> Result<(), Failure> {
         )
     };
     output::line(row("winner", &report.winner))?;
-    output::line(row("random search", &report.random_search))?;
+    match &report.random_search {
+        Some(found) => output::line(row("random search", found))?,
+        None if report.method == Method::Exhaustive => output::line("random search none: every network was looked at")?,
+        None => output::line("random search none: it met no network with a score")?,
+    }
     if let Some(mean) = report.peers_mean_accuracy {
         let accuracy = |p: &Found| p.validation.accuracy;
         let best = report.peers.iter().map(accuracy).fold(f64::NEG_INFINITY, f64::max);

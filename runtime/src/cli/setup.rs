@@ -65,13 +65,8 @@ pub fn library(args: &LibraryArgs) -> Result<(Library, ort::environment::Environ
 
 /// Opens and verifies the bundle and makes its network.
 pub fn open(args: &BundleArgs, memory: MemoryMode, lowering: Lowering) -> Result<Session, Failure> {
-    let bundle = Bundle::open(&args.bundle).and_then(|bundle| bundle.verify().map(|()| bundle)).map_err(|e| {
-        let failure = Failure::usage(&e);
-        match e.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })?;
+    let bundle = Bundle::open(&args.bundle)?;
+    bundle.verify()?;
     let (library, environment) = library(&args.library)?;
     let network = Network::new(environment, bundle.dir(), bundle.manifest(), NetworkOptions { memory, lowering })?;
     Ok(Session { bundle, network, library })
@@ -99,7 +94,7 @@ pub fn dataset(args: &DataArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Fai
 pub fn parameters(session: &Session, checkpoint: Option<&FsPath>) -> Result<BnParameters, Failure> {
     Ok(match checkpoint {
         Some(directory) => Checkpoint::read(directory, session.bundle.digest(), session.network.layout())?.parameters,
-        None => BnParameters::initial(session.network.layout()),
+        None => BnParameters::of_bundle(&session.bundle, session.network.layout())?,
     })
 }
 
@@ -179,7 +174,9 @@ pub fn paths(args: &PathsArgs, supernet: &Supernet, seed: u64) -> Result<Vec<Pat
     if let Some(count) = args.random {
         return random_paths(supernet, count, seed);
     }
-    let Some(file) = &args.paths else { return Err(Failure::usage("no paths were asked for")) };
+    let Some(file) = &args.paths else {
+        return Err(Failure::usage("no paths were asked for").hint("name some with --paths FILE or --random N"));
+    };
     let wanted = "--paths wants a CSV file with a column `path` or `arch`, or a path a line";
     let text = text(file, wanted)?;
     let texts =
@@ -275,7 +272,52 @@ pub fn interrupted() -> Arc<AtomicBool> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use super::{images as images_of, *};
+    use crate::{
+        cli::adapt::Graphs,
+        data::{About, Split},
+    };
+
+    /// A data set of one pixel an image, every image a class of its own.
+    fn numbered(train: u16, validation: u16) -> Dataset {
+        let spec = ImageSpec { channels: 1, height: 1, width: 1, classes: usize::from(train + validation) };
+        let split = |labels: std::ops::Range<u16>| Split::new(&spec, vec![0; labels.len()], labels.collect()).unwrap();
+        let classes = (0..spec.classes).map(|c| c.to_string()).collect();
+        let about = About { source: "numbers".into(), classes, flip: false, skipped: Vec::new() };
+        Dataset::new(spec, split(0..train), split(train..train + validation), about).unwrap()
+    }
+
+    fn labels(batches: &[data::Batch]) -> Vec<i64> {
+        batches.iter().flat_map(|b| b.labels.iter().copied()).collect()
+    }
+
+    #[test]
+    fn halves_share_no_image_and_leave_none_out() {
+        let arguments = |validation_images| ValidationArgs {
+            batch: 4,
+            recalibrate: 2,
+            validation_images,
+            graphs: Graphs::Portable,
+        };
+        for (images, asked, expected) in [(30, None, 30), (31, None, 31), (30, Some(7), 7), (2, None, 2)] {
+            let data = numbered(20, images);
+            let of = |seed| {
+                let (choose, report) = halves(&data, &arguments(asked), seed).unwrap();
+                [choose, report].map(|half| images_of(&data, &arguments(asked), &half, seed).unwrap())
+            };
+            let [choose, report] = of(3);
+            let [first, second] = [&choose, &report].map(|half| labels(&half.validation));
+            let all: HashSet<i64> = first.iter().chain(&second).copied().collect();
+            assert_eq!((first.len() + second.len(), all.len()), (expected, expected), "an image is in both halves");
+            assert!(first.len() - second.len() <= 1);
+            // Validation images only, and statistics from training images only.
+            assert!(all.iter().all(|&label| label >= 20));
+            assert!(labels(&choose.training).iter().all(|&label| label < 20));
+            assert_eq!(labels(&of(3)[1].validation), second);
+            assert!(images < 30 || labels(&of(4)[1].validation) != second);
+        }
+        assert!(halves(&numbered(20, 1), &arguments(None), 0).is_err());
+    }
 
     #[test]
     fn paths_are_found_with_their_lines() {

@@ -54,8 +54,7 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let validation = validate(&mut session.network, &path, &parameters, &statistics, &images.validation)?;
     let extra = [("validation_accuracy".to_owned(), validation.accuracy.to_string())];
     let layout = session.network.layout();
-    let files = subnet::files(&session.bundle, layout, &path, &parameters, &statistics, data.normaliser(), &extra)
-        .map_err(Failure::usage)?;
+    let files = subnet::files(&session.bundle, layout, &path, &parameters, &statistics, data.normaliser(), &extra)?;
     fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
     let written = files.write(&args.out, "subnet")?;
     if args.output.json {

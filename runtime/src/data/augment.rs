@@ -3,7 +3,7 @@
 use rand_core::Rng;
 
 use super::normalise::Normaliser;
-use super::rng::below;
+use nasbn_models::sample::below;
 
 /// Border of a random crop, in pixels, at a side of [`BORDER_SIDE`] pixels; scaled with the side.
 const BORDER: usize = 4;

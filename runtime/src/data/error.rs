@@ -83,6 +83,14 @@ pub enum DataError {
         /// Its only class.
         class: String,
     },
+    /// A folder `train` beside others that are neither parts nor, so it seems, classes.
+    #[error("{} holds train/ beside {}, so it is neither a folder of parts nor one of classes", path.display(), Names(others))]
+    Parts {
+        /// The folder.
+        path: PathBuf,
+        /// The other folders.
+        others: Vec<String>,
+    },
     /// Training and validation folders disagree about the classes.
     #[error(
         "{} and {} hold different classes: only in the first: {}; only in the second: {}",
@@ -180,16 +188,16 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// What to do about it, where there is something to say beyond the message.
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
             Self::Source { .. } => "for a first try, `--data digits` needs no files",
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => {
                     "check the path after the colon of --data; it is taken from the current folder"
                 }
                 std::io::ErrorKind::PermissionDenied => "make it readable for this user",
-                _ => return None,
+                _ => "check that the file system is there and readable",
             },
             Self::Missing { .. } => {
                 "cifar10:DIR wants train*.bin or data_batch*.bin (and test*.bin), cifar100:DIR train.bin and test.bin, \
@@ -206,10 +214,17 @@ impl DataError {
             Self::TooLarge { .. } => "use fewer images or a bundle of smaller --image-size",
             Self::TooFewImages { .. } => "use a smaller batch or fewer batches",
             Self::LoaderStopped { .. } => "this is a fault in nasbn; --resume goes on from the last checkpoint",
-            Self::OneClass { .. } | Self::Spec { .. } | Self::Option { .. } | Self::Extent { .. } | Self::Digits(_) => {
-                return None;
+            Self::OneClass { .. } => "give it a folder for each class; the names of the folders are the classes",
+            Self::Parts { .. } => {
+                "call the folder of held-back images val, valid, validation or test; if train is a class, call it otherwise"
             }
-        })
+            Self::Spec { .. } => "build the bundle with an --image-size and --classes that images can have",
+            Self::Option { .. } => "leave the option out for its usual value",
+            Self::Extent { .. } => {
+                "this is a fault in nasbn or its caller: images, labels and batches do not fit together"
+            }
+            Self::Digits(_) => "the program was changed: build or copy it again",
+        }
     }
 
     /// An I/O error with its place; for `map_err`.
@@ -269,6 +284,6 @@ mod tests {
         let error = DataError::FileSize { path: "a/b.bin".into(), size: 10, record: 3073, format: "CIFAR-10" };
         let text = error.to_string();
         assert!(text.contains("a/b.bin") && text.contains("10 bytes") && text.contains("3073"), "{text}");
-        assert!(error.hint().is_some());
+        assert!(error.hint().contains("binary version"));
     }
 }

@@ -10,7 +10,7 @@ use super::options::{ImageSpec, LoadOptions};
 use super::stratify;
 
 /// Names of a held-back part, best first.
-const HELD_BACK: [&str; 3] = ["val", "validation", "test"];
+const HELD_BACK: [&str; 4] = ["val", "valid", "validation", "test"];
 
 /// The images of one folder of class folders, not yet decoded.
 #[derive(Debug)]
@@ -21,17 +21,20 @@ struct Tree {
     labels: Vec<u16>,
 }
 
-/// Reads `dir`. With `train/` beside `val/`, `validation/` or `test/` these are the two parts (the first
-/// of the three counts); with `train/` alone, or class folders themselves, a stratified share of each
+/// Reads `dir`. With `train/` beside `val/`, `valid/`, `validation/` or `test/` these are the two parts (the first
+/// of the four counts, other folders are ignored). `train/` beside other folders only is refused: they would pass
+/// for classes. With `train/` alone, or class folders themselves, a stratified share of each
 /// class is held back.
 pub(crate) fn load(dir: &Path, spec: &ImageSpec, options: &LoadOptions) -> Result<Dataset, DataError> {
     let entries = listing::entries(dir)?;
     let folder = |name: &str| entries.iter().find(|e| e.is_dir && e.name == name).map(|e| e.path.clone());
     let held_back = HELD_BACK.iter().find_map(|name| folder(name));
-    let only_train = entries.iter().filter(|e| e.is_dir).count() == 1;
+    let others = entries.iter().filter(|e| e.is_dir && e.name != "train").map(|e| e.name.clone());
+    let others: Vec<String> = others.collect();
     match (folder("train"), held_back) {
         (Some(train), Some(held)) => two_parts(dir, &train, &held, spec, options),
-        (Some(train), None) if only_train => one_part(dir, &train, spec, options),
+        (Some(train), None) if others.is_empty() => one_part(dir, &train, spec, options),
+        (Some(_), None) => Err(DataError::Parts { path: dir.into(), others }),
         _ => one_part(dir, dir, spec, options),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use nasbn_models::sample;
+
 use super::augment::Change;
 use super::batch::{Batch, check_enough, check_size};
 use super::dataset::{Dataset, Part};
@@ -71,7 +73,7 @@ impl TrainLoader {
         if self.epoch != Some(epoch) {
             self.order.clear();
             self.order.extend(0..self.data.split(Part::Train).len());
-            rng::shuffle(&mut rng::stream(self.options.seed, Purpose::Shuffle, epoch, 0), &mut self.order);
+            sample::shuffle(&mut rng::stream(self.options.seed, Purpose::Shuffle, epoch, 0), &mut self.order);
             self.epoch = Some(epoch);
         }
         let first = within as usize * self.options.batch;

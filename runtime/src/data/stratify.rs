@@ -1,5 +1,7 @@
 //! Splits and subsets that keep the classes' shares.
 
+use nasbn_models::sample;
+
 use super::error::DataError;
 use super::rng::{self, Purpose};
 
@@ -12,7 +14,7 @@ pub(crate) fn shuffled_by_class(labels: &[u16], classes: usize, seed: u64, purpo
         }
     }
     for (class, list) in (0..).zip(&mut lists) {
-        rng::shuffle(&mut rng::stream(seed, purpose, class, 0), list);
+        sample::shuffle(&mut rng::stream(seed, purpose, class, 0), list);
     }
     lists
 }
@@ -62,7 +64,7 @@ pub(crate) fn balanced(labels: &[u16], classes: usize, count: usize, seed: u64) 
         if chosen.len() >= count {
             break;
         }
-        rng::shuffle(&mut rng::stream(seed, Purpose::Subset, u64::MAX, round), &mut order);
+        sample::shuffle(&mut rng::stream(seed, Purpose::Subset, u64::MAX, round), &mut order);
         let left = count - chosen.len();
         chosen.extend(order.iter().filter_map(|&class| lists[class].get(round as usize)).take(left));
     }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use nasbn_models::{
-    Primitive,
+    Program,
     manifest::{MemoryMode, Port, Role},
 };
 use ndarray::{Array2, ArrayView2};
@@ -35,13 +35,13 @@ pub struct Jacobian {
     pub slots: Vec<SlotJacobian>,
 }
 
-/// In how many activations after BatchNorm two samples have the same sign.
+/// In how many activations after BatchNorm, of those that a ReLU looks at, two samples have the same sign.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignAgreement {
     /// `[N, N]`, whole numbers: `activations` less the Hamming distance of two samples' codes (Mellor et al. 2021,
     /// arXiv 2006.04647, equation 2). The diagonal is `activations`.
     pub kernel: Array2<f64>,
-    /// E: activations of one sample after all BatchNorms of the path.
+    /// E: those activations of one sample, after the path's BatchNorms ([`Program::rectified`]).
     pub activations: u64,
 }
 
@@ -124,7 +124,8 @@ impl Network {
         })
     }
 
-    /// In how many activations after the path's BatchNorms (y > 0, or not) every two samples of a pass agree.
+    /// In how many activations (y > 0, or not) after the path's BatchNorms that a ReLU looks at every two samples of a
+    /// pass agree.
     ///
     /// # Errors
     /// If the pass is not one of [`Network::forward_for_indicators`], if a parameter or statistic is not finite (the sign
@@ -142,7 +143,7 @@ impl Network {
         let mut kernel = Array2::<f64>::zeros([samples, samples]);
         let mut activations = 0;
         for tape in &pass.tapes {
-            let own = self.normalised_values(tape);
+            let own = self.relu_units(tape);
             if own == 0 {
                 continue;
             }
@@ -177,11 +178,9 @@ impl Network {
         Ok(())
     }
 
-    /// Activations of one sample after the BatchNorms of an operator.
-    fn normalised_values(&self, tape: &Tape) -> u64 {
-        let steps = self.programs.get(&(tape.edge, tape.operator)).map_or(&[][..], |program| &program.steps);
-        let norms = steps.iter().filter(|step| step.primitive == Primitive::BatchNorm);
-        norms.map(|step| u64::from(step.shape.channels) * step.shape.pixels()).sum()
+    /// Activations of one sample after the BatchNorms of an operator whose signs a ReLU looks at.
+    fn relu_units(&self, tape: &Tape) -> u64 {
+        self.programs.get(&(tape.edge, tape.operator)).map_or(0, Program::relu_units)
     }
 }
 

@@ -57,7 +57,7 @@ fn child(
             let second = &parents[sample::below(&mut pool.rng, count) as usize].path;
             sample::crossover(first, second, &mut pool.rng)
         };
-        let path = pool.supernet.canonical(&path);
+        let path = pool.canonical(&path);
         if !known.contains_key(&path) && pool.admits(&path) {
             return Some(path);
         }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use nasbn_models::{
     Path, Supernet,
+    canonical::CanonicalTable,
     cost::{Cost, CostTable},
     sample,
 };
@@ -84,8 +85,9 @@ pub struct Outcome {
     pub best: Candidate,
     /// Every network that was evaluated, in order.
     pub evaluated: Vec<Candidate>,
-    /// The best of random search with as many evaluations.
-    pub random_best: Candidate,
+    /// The best of random search with as many evaluations; none after an exhaustive search, which leaves nothing
+    /// to compare with, or if no score was a number.
+    pub random_best: Option<Candidate>,
     /// Every network that random search evaluated.
     pub random: Vec<Candidate>,
 }
@@ -102,14 +104,22 @@ pub enum SearchError<E> {
         /// Its largest relative excess.
         excess: f64,
     },
+    /// Networks were evaluated, and not one score is a number.
+    NoScore {
+        /// How many were.
+        evaluated: usize,
+    },
     /// An evaluation failed.
     Evaluation(E),
 }
 
 /// Paths up to this count are enumerated.
 const ENUMERABLE: u128 = 1 << 20;
-/// Draws that are tried for one new network.
+/// Draws from a list, and steps towards the limits from one draw, that are tried for one new network.
 const TRIES: usize = 2000;
+/// Draws and steps in all that are tried for one new network where the space is too large to list: bounds the time
+/// that an impossible limit takes.
+const WORK: usize = 20_000;
 
 /// Shared state of the searches: what is feasible, and what is known.
 pub(crate) struct Pool<'a> {
@@ -119,23 +129,30 @@ pub(crate) struct Pool<'a> {
     pub rng: ChaCha8Rng,
     /// Networks within the limits, if the space is small enough to list them.
     pub feasible: Option<Vec<Path>>,
+    canonical: CanonicalTable,
     nearest: Option<(f64, Path, Cost)>,
 }
 
 impl<'a> Pool<'a> {
     fn new(supernet: &'a Supernet, costs: &'a CostTable, limits: Limits, seed: u64) -> Self {
-        let mut pool =
-            Self { supernet, costs, limits, rng: ChaCha8Rng::seed_from_u64(seed), feasible: None, nearest: None };
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        let canonical = CanonicalTable::new(supernet);
+        let mut pool = Self { supernet, costs, limits, rng, feasible: None, canonical, nearest: None };
         if supernet.path_count() <= ENUMERABLE {
             let mut feasible = Vec::new();
             for path in supernet.paths() {
-                if supernet.canonical(&path) == path && pool.admits(&path) {
+                if pool.canonical.is_canonical(&path) && pool.admits(&path) {
                     feasible.push(path);
                 }
             }
             pool.feasible = Some(feasible);
         }
         pool
+    }
+
+    /// The canonical path of `path`.
+    pub fn canonical(&self, path: &Path) -> Path {
+        self.canonical.of(path)
     }
 
     /// Whether a canonical path is connected and within the limits; remembers the nearest miss.
@@ -166,9 +183,11 @@ impl<'a> Pool<'a> {
             // Nearly all are known: take the first that is not.
             return feasible.iter().find(|p| !known.contains_key(*p)).cloned();
         }
-        for _ in 0..TRIES {
+        let mut work = WORK;
+        while work > 0 {
+            work -= 1;
             let path = sample::uniform(self.supernet, &mut self.rng);
-            let path = self.shrink(path);
+            let path = self.shrink(&path, &mut work);
             if let Some(path) = path.filter(|p| !known.contains_key(p)) {
                 return Some(path);
             }
@@ -177,21 +196,24 @@ impl<'a> Pool<'a> {
     }
 
     /// Replaces random choices by random candidates that bring the path nearer to the limits, until it
-    /// is within them; none if that gets stuck.
-    fn shrink(&mut self, path: Path) -> Option<Path> {
-        let mut path = self.supernet.canonical(&path);
+    /// is within them; none if that gets stuck or `work`, of which every step takes one, is used up.
+    fn shrink(&mut self, path: &Path, work: &mut usize) -> Option<Path> {
+        let mut path = self.canonical(path);
+        let excess = |pool: &Self, path: &Path| pool.limits.excess(&pool.costs.cost(path));
+        let mut least = excess(self, &path);
         for _ in 0..TRIES {
             if self.admits(&path) {
                 return Some(path);
             }
+            *work = work.checked_sub(1)?;
             let mut nearer = path.clone();
             let choice = sample::below(&mut self.rng, self.supernet.choices.len().max(1) as u32) as usize;
             let count = self.supernet.choices.get(choice)?.candidates.len() as u32;
             nearer.choices_mut()[choice] = sample::below(&mut self.rng, count) as u8;
-            let nearer = self.supernet.canonical(&nearer);
-            let excess = |p: &Path| self.limits.excess(&self.costs.cost(p));
-            if excess(&nearer) <= excess(&path) {
-                path = nearer;
+            let nearer = self.canonical(&nearer);
+            let over = excess(self, &nearer);
+            if over <= least {
+                (path, least) = (nearer, over);
             }
         }
         None
@@ -204,7 +226,7 @@ impl<'a> Pool<'a> {
 /// in all.
 ///
 /// # Errors
-/// If no network is within the limits, or `evaluate` fails.
+/// If no network is within the limits, no score is a number, or `evaluate` fails.
 pub fn search<E>(
     supernet: &Supernet,
     costs: &CostTable,
@@ -214,7 +236,8 @@ pub fn search<E>(
 ) -> Result<Outcome, SearchError<E>> {
     let mut pool = Pool::new(supernet, costs, options.limits, options.seed);
     let mut known: HashMap<Path, f64> = HashMap::new();
-    let total = 2 * options.evaluations;
+    let all = pool.feasible.clone().filter(|f| f.len() <= options.evaluations);
+    let total = all.as_ref().map_or(2 * options.evaluations, Vec::len);
     let mut done = 0;
     let mut evaluate = |path: &Path| -> Result<Candidate, SearchError<E>> {
         let score = match known.get(path) {
@@ -229,15 +252,18 @@ pub fn search<E>(
         progress(done, total);
         Ok(Candidate { path: path.clone(), score, cost: costs.cost(path) })
     };
-    let all = pool.feasible.clone().filter(|f| f.len() <= options.evaluations);
     let (method, evaluated) = match all {
         Some(feasible) => (Method::Exhaustive, feasible.iter().map(&mut evaluate).collect::<Result<Vec<_>, _>>()?),
         None => (Method::Evolution, evolution::evolve(&mut pool, options, &mut evaluate)?),
     };
-    let Some(best) = best_of(&evaluated) else {
+    if evaluated.is_empty() {
         let (excess, nearest, cost) = pool.nearest.unwrap_or_default();
         return Err(SearchError::Infeasible { nearest, cost, excess });
-    };
+    }
+    let best = best_of(&evaluated).ok_or(SearchError::NoScore { evaluated: evaluated.len() })?;
+    if method == Method::Exhaustive {
+        return Ok(Outcome { method, best, evaluated, random_best: None, random: Vec::new() });
+    }
     // Random search draws from a stream of its own, so that it does not depend on the other search.
     pool.rng = ChaCha8Rng::seed_from_u64(options.seed);
     pool.rng.set_stream(1);
@@ -248,18 +274,20 @@ pub fn search<E>(
         seen.insert(path.clone(), ());
         random.push(evaluate(&path)?);
     }
-    let random_best = best_of(&random).unwrap_or_else(|| best.clone());
-    Ok(Outcome { method, best, evaluated, random_best, random })
+    Ok(Outcome { method, best, evaluated, random_best: best_of(&random), random })
 }
 
-/// The highest score; of equal ones the cheapest, then the first path. Scores that are not numbers lose.
+/// The highest score; of equal ones the cheapest, then the first path. Scores that are not numbers are none.
 pub fn best_of(candidates: &[Candidate]) -> Option<Candidate> {
-    let key = |score: f64| if score.is_nan() { f64::NEG_INFINITY } else { score };
     candidates
         .iter()
+        .filter(|candidate| !candidate.score.is_nan())
         .max_by(|a, b| {
-            let by_score = key(a.score).total_cmp(&key(b.score));
+            let by_score = a.score.total_cmp(&b.score);
             by_score.then_with(|| b.cost.macs.cmp(&a.cost.macs)).then_with(|| b.path.cmp(&a.path))
         })
         .cloned()
 }
+
+#[cfg(test)]
+mod tests;

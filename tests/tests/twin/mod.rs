@@ -18,7 +18,7 @@ use ndarray::{ArrayD, Axis, IxDyn, concatenate};
 pub struct Sample {
     /// Gradients with respect to gamma and beta of every slot of the path, by slot; one list a seed.
     pub jacobians: Vec<HashMap<usize, [Vec<f64>; 2]>>,
-    /// Every value after a BatchNorm.
+    /// Every value after a BatchNorm that a ReLU looks at.
     pub normalised: Vec<f64>,
 }
 
@@ -53,7 +53,8 @@ impl Twin<'_> {
                     let graph = opened(&program);
                     let outputs: HashMap<Port, ArrayD<f64>> = evaluate(&graph, &feeds).unwrap().into_iter().collect();
                     let norms = program.batch_norms().count() as u16;
-                    normalised.extend((0..norms).flat_map(|i| outputs[&Port::Part(i)].iter().copied()));
+                    let rectified = (0..norms).zip(program.rectified()).filter(|(_, rectified)| *rectified);
+                    normalised.extend(rectified.flat_map(|(i, _)| outputs[&Port::Part(i)].iter().copied()));
                     let y = outputs[&Port::Y].clone();
                     feeds.ports.extend(outputs);
                     kept.insert(e, feeds);

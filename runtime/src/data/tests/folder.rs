@@ -68,6 +68,31 @@ fn train_and_val_folders_are_the_parts() {
 }
 
 #[test]
+fn every_usual_name_of_the_held_back_part_is_known_and_others_do_not_pass_for_classes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (part, count) in [("train", 3), ("held", 2)] {
+        class(&dir.path().join(part), "a", count, [9; 3]);
+        class(&dir.path().join(part), "b", count, [200; 3]);
+    }
+    let source = format!("images:{}", dir.path().display());
+    let mut name = "held";
+    for next in ["val", "valid", "validation", "test", "dev"] {
+        fs::rename(dir.path().join(name), dir.path().join(next)).unwrap();
+        name = next;
+        if next == "dev" {
+            continue;
+        }
+        let data = load(&source, &SPEC).unwrap();
+        assert_eq!(data.classes(), ["a", "b"], "{next}");
+        assert_eq!((data.split(Part::Train).len(), data.split(Part::Validation).len()), (6, 4), "{next}");
+    }
+    // Two folders, two classes: without the refusal these would be called `dev` and `train`.
+    let error = load(&source, &SPEC).unwrap_err();
+    assert!(error.to_string().contains("train/ beside dev"), "{error}");
+    assert!(error.hint().contains("validation"), "{}", error.hint());
+}
+
+#[test]
 fn grey_pictures_fill_three_planes() {
     let (dir, source) = two_classes(4);
     for name in ["red", "blue"] {
@@ -147,7 +172,7 @@ fn folders_without_permission_are_named() {
     } else {
         let error = load(&source, &SPEC).unwrap_err();
         assert!(error.to_string().contains("red"), "{error}");
-        assert!(error.hint().unwrap().contains("readable"));
+        assert!(error.hint().contains("readable"));
     }
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).unwrap();
 }
