@@ -116,12 +116,13 @@ fn a_plot_and_a_result_are_written() {
     let (plot, out) = (files.dir.path().join("p.svg"), files.dir.path().join("r.json"));
     let more = ["--plot", text(&plot), "--out", text(&out), "--bootstrap", "50"];
     let result = files.json(&more);
-    assert_eq!(result["plot"]["column"], "good");
+    // The greatest tau of all.
+    assert_eq!(result["plot"]["column"], "macs");
     assert_eq!(serde_json::from_slice::<Value>(&fs::read(&out).unwrap()).unwrap(), result);
     let svg = fs::read_to_string(&plot).unwrap();
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && svg.matches("<circle").count() == 30);
-    let ran = files.run(&[&more[..], &["--score-column", "macs"]].concat()).ok();
-    assert!(ran.stdout.contains("p.svg (macs)"), "{}", ran.stdout);
+    let ran = files.run(&[&more[..], &["--score-column", "good"]].concat()).ok();
+    assert!(ran.stdout.contains("p.svg (good)"), "{}", ran.stdout);
     let nowhere = files.dir.path().join("none/p.svg");
     files.run(&["--plot", text(&nowhere)]).fails(2, "p.svg");
 }
@@ -161,8 +162,8 @@ fn what_is_wrong_is_said_with_its_place() {
     assert!(ran.stderr.contains("did you mean `accu`?"), "{}", ran.stderr);
     wrong(&|files| files.write(&files.truth, "arch,acc\n"), &[], "the file has a header and no rows");
     wrong(&|files| files.write(&files.scores, ""), &[], "scores.csv: the file is empty");
-    wrong(&|files| files.write(&files.truth, "arch,acc\n000,1\n001,2\n"), &[], "only 2 networks have both");
-    let ran = wrong(&|files| files.write(&files.truth, "arch,acc\n0,1\n1,2\n2,3\n"), &[], "only 0 networks have both");
+    wrong(&|files| files.write(&files.truth, "arch,acc\n000,1\n001,2\n"), &[], "only 2 of the 30 networks");
+    let ran = wrong(&|files| files.write(&files.truth, "arch,acc\n0,1\n1,2\n2,3\n"), &[], "only 0 of the 30 networks");
     assert!(ran.stderr.contains("zeros in front count"), "{}", ran.stderr);
     wrong(&|files| fs::write(&files.truth, [0xff, 0xfe, 0, 65]).unwrap(), &[], "valid UTF-8");
     wrong(&|files| fs::remove_file(&files.truth).unwrap(), &[], "truth.csv");

@@ -9,7 +9,13 @@ pub fn lower_is_better(column: &str) -> bool {
     LOWER_IS_BETTER.contains(&column)
 }
 
-/// Names of all columns that are known as better when lower.
-pub fn known_lower() -> &'static [&'static str] {
-    &LOWER_IS_BETTER
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_better_when_lower_and_costs_are_not() {
+        assert!(lower_is_better("validation_loss"));
+        assert!(["macs", "depth", "validation_accuracy", "composite"].iter().all(|c| !lower_is_better(c)));
+    }
 }

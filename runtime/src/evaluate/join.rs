@@ -76,9 +76,7 @@ pub enum Problem {
     #[error("no column holds numbers to evaluate")]
     NoScores,
     /// Too few networks have both a score row and a truth.
-    #[error(
-        "only {joined} networks have both scores and truth, of {scores} in the scores and {truth} paths in the truth"
-    )]
+    #[error("only {joined} of the {scores} networks in the scores have a truth; the truth has {truth} different paths")]
     TooFew {
         /// Networks with both.
         joined: usize,

@@ -82,7 +82,7 @@ fn paths_of_one_network_may_differ_and_rows_of_one_path_may_not() {
 fn what_cannot_be_joined_says_why() {
     let truth = "arch,acc\n01,80\n00,50\n22,90\n";
     let cases = [
-        (SCORES, "arch,acc\n1,80\n0,50\n22,90\n", &[][..], Side::Truth, "only 1 networks have both"),
+        (SCORES, "arch,acc\n1,80\n0,50\n22,90\n", &[][..], Side::Truth, "only 1 of the 5 networks"),
         (SCORES, "arch,accuracy\n01,80\n", &[], Side::Truth, "no column `acc`"),
         (SCORES, "network,acc\n01,80\n", &[], Side::Truth, "no column `path`"),
         (SCORES, "arch,acc\n01,80 %\n", &[], Side::Truth, "line 2, column `acc`: `80 %` is not a number"),
