@@ -3,9 +3,10 @@
 use std::{collections::HashMap, io};
 
 use nasbn_models::{
-    Path,
+    Path, Supernet,
     cost::{Cost, CostTable},
 };
+use ndarray::Array2;
 use serde::Serialize;
 
 use crate::{
@@ -13,17 +14,20 @@ use crate::{
         AdaptError,
         candidate::{self, CandidateOptions},
     },
+    composite::Composite,
     data::Batch,
     engine::EngineError,
     indicators::{
         bn::BnTable,
         catalogue::{Indicator, Measurement, Perspective, Selection},
         gradient,
+        ntk::{self, NtkSummary, Parameters},
+        signs,
         synflow::log_synflow,
         uncertainty::{logits, uncertainty},
         zen::{self, Noise},
     },
-    network::Network,
+    network::{Network, Pass},
     parameters::{BnParameters, Statistics},
     validation::{Moments, validate},
 };
@@ -63,7 +67,8 @@ impl ScoreOptions {
     pub fn training_batches(&self) -> usize {
         let recalibrate = if self.selection.needs(Measurement::Validation) { self.recalibrate } else { 0 };
         let mc = if self.selection.needs(Measurement::MonteCarlo) { self.mc_batches } else { 0 };
-        recalibrate.max(mc).max(usize::from(self.selection.needs(Measurement::Gradient)))
+        let one = [Measurement::Gradient, Measurement::Signs, Measurement::Kernel];
+        recalibrate.max(mc).max(usize::from(one.into_iter().any(|measurement| self.selection.needs(measurement))))
     }
 }
 
@@ -88,6 +93,7 @@ pub struct Scorer<'a> {
     costs: CostTable,
     table: BnTable,
     noise: Option<Noise>,
+    composite: Option<Composite>,
     known: HashMap<Path, Vec<f64>>,
     measured: usize,
 }
@@ -104,7 +110,14 @@ impl<'a> Scorer<'a> {
         let table = BnTable::new(network.supernet(), network.layout(), parameters);
         let zen = options.selection.needs(Measurement::Zen);
         let noise = zen.then(|| Noise::new(network, options.noise_images, options.seed));
-        Self { network, parameters, images, options, costs, table, noise, known: HashMap::new(), measured: 0 }
+        let (composite, known) = (None, HashMap::new());
+        Self { network, parameters, images, options, costs, table, noise, composite, known, measured: 0 }
+    }
+
+    /// With what gives the composite of a path; without it, the composite is not a number.
+    pub fn with_composite(mut self, composite: Option<Composite>) -> Self {
+        self.composite = composite;
+        self
     }
 
     /// The scores of a path.
@@ -167,10 +180,16 @@ impl<'a> Scorer<'a> {
             found.insert("adapt_loss", adapted.last_loss());
             self.table = BnTable::new(self.network.supernet(), self.network.layout(), &adapted.parameters);
         }
+        if let Some(composite) = &self.composite {
+            found.insert("composite", composite.score(path));
+        }
         let parameters = adapted.as_ref().map_or(self.parameters, |adapted| &adapted.parameters);
         let supernet = self.network.supernet();
         found.insert("bn_all", self.table.all(supernet, path));
         found.insert("bn_last", self.table.last(supernet, path));
+        if needs(Measurement::Units) {
+            found.insert("relu_units", relu_units(supernet, path));
+        }
 
         // One forward pass a mini-batch gives the statistics for all that need some. The first is always
         // kept for its gradients, so that no indicator depends on whether another one is asked for.
@@ -178,10 +197,24 @@ impl<'a> Scorer<'a> {
         let mut samples = Vec::new();
         let mut statistics = Statistics::standard(self.network.layout());
         for (i, batch) in self.images.training.iter().take(self.options.training_batches()).enumerate() {
-            let pass = self.network.forward(path, parameters, batch.images.view(), &mut statistics, i == 0)?;
-            if i == 0 && needs(Measurement::Gradient) {
-                let norm = gradient::norm(self.network, path, parameters, &statistics, pass, &batch.labels)?;
-                found.insert("grad_norm", norm);
+            let images = batch.images.view();
+            if i == 0 {
+                let pass = self.network.forward_for_indicators(path, parameters, images, &mut statistics)?;
+                if needs(Measurement::Signs) {
+                    let agreement = self.network.sign_agreement(parameters, &statistics, &pass)?;
+                    let value = |found: Result<Option<f64>, _>| found.ok().flatten().unwrap_or(f64::NAN);
+                    found.insert("sign_log_det", value(signs::unscaled_log_determinant(&agreement)));
+                    found.insert("sign_log_det_scaled", value(signs::log_determinant(&agreement)));
+                }
+                if needs(Measurement::Kernel) {
+                    found.extend(kernel(self.network, parameters, &statistics, &pass, &batch.labels)?);
+                }
+                if needs(Measurement::Gradient) {
+                    let norm = gradient::norm(self.network, path, parameters, &statistics, pass, &batch.labels)?;
+                    found.insert("grad_norm", norm);
+                }
+            } else {
+                self.network.forward(path, parameters, images, &mut statistics, false)?;
             }
             if i < self.options.recalibrate {
                 moments.add(self.network.layout(), &statistics);
@@ -230,6 +263,44 @@ impl<'a> Scorer<'a> {
     pub fn network(&self) -> &Network {
         self.network
     }
+}
+
+/// The indicators of the tangent kernel of a pass: of the sum of logits, over all of the path's BatchNorms and over those
+/// that every path has.
+fn kernel(
+    network: &mut Network,
+    parameters: &BnParameters,
+    statistics: &Statistics,
+    pass: &Pass,
+    labels: &[i64],
+) -> Result<[(&'static str, f64); 6], EngineError> {
+    let samples = labels.len();
+    let seed = Array2::ones([samples, network.supernet().classes() as usize]);
+    let jacobian = network.jacobian(parameters, statistics, pass, seed.view())?;
+    let gram = |of| {
+        let mut theta = Array2::zeros([samples, samples]);
+        ntk::add_gram(&mut theta, &jacobian, of);
+        theta
+    };
+    let shared = ntk::log_determinant(gram(Parameters::Shared(network)).view());
+    let all = ntk::summary(gram(Parameters::All).view(), labels).ok();
+    let of = |value: fn(&NtkSummary) -> Option<f64>| all.as_ref().and_then(value).unwrap_or(f64::NAN);
+    Ok([
+        // What float32 cannot tell from a singular kernel has no condition number that one could believe.
+        ("ntk_condition", of(|s| Some(if s.ill_conditioned { f64::INFINITY } else { s.condition_number }))),
+        ("ntk_least", of(|s| Some(s.least_eigenvalue))),
+        ("ntk_trace", of(|s| Some(s.trace))),
+        ("ntk_effective_rank", of(|s| s.effective_rank)),
+        ("ntk_alignment", of(|s| s.label_alignment)),
+        ("ntk_shared_log_det", shared.unwrap_or(f64::NAN)),
+    ])
+}
+
+/// Activations of one image that ReLUs look at, over the path's edges.
+fn relu_units(supernet: &Supernet, path: &Path) -> f64 {
+    let edges = supernet.edges.iter().enumerate();
+    let programs = edges.map(|(e, edge)| supernet.program(e, supernet.operator_on(edge, path)).unwrap_or_default());
+    programs.map(|program| program.relu_units()).sum::<u64>() as f64
 }
 
 /// Names of the columns: path, canonical, costs, then the chosen indicators.

@@ -19,7 +19,7 @@ use nasbn_models::{
 };
 use nasbn_runtime::{
     engine::EngineError,
-    indicators::ntk::{Outputs, add_gram, kernel, summary},
+    indicators::ntk::{Outputs, Parameters, add_gram, kernel, summary},
     indicators::signs::log_determinant,
     network::{Jacobian, Network, Pass},
     parameters::{BnParameters, Layout, Statistics},
@@ -251,7 +251,7 @@ fn a_pass_serves_training_and_every_seed() {
         let one = |(_, k): (usize, usize)| if k == class { 1.0 } else { 0.0 };
         let seed = Array2::from_shape_fn([SAMPLES, CLASSES], one);
         let jacobian = lean.jacobian(&parameters, &statistics, &pass, seed.view()).unwrap();
-        add_gram(&mut each, &jacobian);
+        add_gram(&mut each, &jacobian, Parameters::All);
         let values = flat(&jacobian);
         sum.resize(values.len(), 0.0);
         sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);

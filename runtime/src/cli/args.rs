@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::adapt::Graphs;
-use crate::data::DataSource;
+use crate::{composite::ReferenceOptions, data::DataSource};
 
 /// Bundle and library.
 #[derive(Args)]
@@ -91,6 +91,28 @@ pub struct McArgs {
     /// Validation images that uncertainty is measured on; all of them if there are fewer
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub mc_images: u32,
+}
+
+/// The reference sample that the composite is measured on.
+#[derive(Args, Clone, Copy)]
+pub struct ReferenceArgs {
+    /// Random paths that the composite is measured on, for each of three draws of images; the rest is its table's
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..))]
+    pub reference_paths: u32,
+    /// Seed of these paths and images
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub reference_seed: u64,
+}
+
+impl ReferenceArgs {
+    /// As the library asks for them.
+    pub fn options(self) -> ReferenceOptions {
+        ReferenceOptions {
+            paths: self.reference_paths as usize,
+            seed: self.reference_seed,
+            ..ReferenceOptions::default()
+        }
+    }
 }
 
 /// Images in a mini-batch whose statistics are taken.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, McArgs, OutputArgs, PathsArgs, ValidationArgs},
+    args::{BundleArgs, DataArgs, McArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
     output, setup,
 };
 use crate::{
@@ -30,7 +30,7 @@ const EXAMPLES: &str = "Examples:
   nasbn score --bundle bundle --data digits --random 99 --adapt-steps 20 --out s.csv --resume";
 
 /// What is measured unless `--indicators` says otherwise.
-const USUAL: &str = "bn_all,bn_last,validation";
+const USUAL: &str = "bn_all,bn_last,validation,composite";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES, after_long_help = long_help())]
@@ -60,6 +60,8 @@ pub struct ScoreArgs {
     no_validation: bool,
     #[command(flatten)]
     mc: McArgs,
+    #[command(flatten)]
+    reference: ReferenceArgs,
     /// Train every candidate's own BatchNorms for N steps before it is scored
     #[arg(long, value_name = "N", default_value_t = 0)]
     adapt_steps: u32,
@@ -103,7 +105,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         let data = setup::dataset(&args.data, session.network.supernet())?;
         let order = setup::validation_order(&data, &args.validation, args.seed);
         let images = setup::score_images(&data, &options, &args.validation, args.mc.mc_images, &order, args.seed)?;
-        (images, Some(data.fingerprint()))
+        (images, Some(data))
     } else {
         (Images::default(), None)
     };
@@ -111,7 +113,8 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     let (mut journal, mut rows) = match to_stdout {
         true => (None, Vec::new()),
         false => {
-            let run = run_of(&args, &options, &session, &parameters, data, &paths);
+            let fingerprint = data.as_ref().map(|data| data.fingerprint());
+            let run = run_of(&args, &options, &session, &parameters, fingerprint, &paths);
             let (journal, rows) = open(&args, &run, &selection, &session, &paths)?;
             (Some(journal), rows)
         }
@@ -119,7 +122,11 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     let interrupted = setup::interrupted();
     let bar = output::bar(paths.len() as u64, args.output.quiet);
     bar.set_position(rows.len() as u64);
-    let mut scorer = Scorer::new(&mut session.network, &parameters, &images, options);
+    let composite = match (&data, options.selection.needs(Measurement::Composite)) {
+        (Some(data), true) => setup::composite(&mut session, data, args.reference, &interrupted, args.output.quiet)?,
+        _ => None,
+    };
+    let mut scorer = Scorer::new(&mut session.network, &parameters, &images, options).with_composite(composite);
     for (path, row) in paths.iter().zip(&rows) {
         scorer.remember(path, row);
     }
@@ -247,6 +254,7 @@ fn run_of(
         "mc_batches": args.mc.mc_batches,
         "mc_images": args.mc.mc_images,
         "adapt": options.adapt,
+        "reference": args.reference.options(),
         "seed": args.seed,
     });
     match run {

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, McArgs, OutputArgs, ValidationArgs},
+    args::{BundleArgs, DataArgs, McArgs, OutputArgs, ReferenceArgs, ValidationArgs},
     output, setup,
 };
 use crate::{
@@ -64,7 +64,8 @@ fn objective(text: &str) -> Result<Objective, String> {
 impl Objective {
     /// Whether it is read from a table, without running anything.
     fn is_cheap(&self) -> bool {
-        matches!(self.indicator.measurement, Measurement::Gamma | Measurement::Cost)
+        use Measurement::{Composite, Cost, Gamma, Units};
+        matches!(self.indicator.measurement, Gamma | Cost | Units | Composite)
     }
 }
 
@@ -116,6 +117,8 @@ pub struct SearchArgs {
     validation: ValidationArgs,
     #[command(flatten)]
     mc: McArgs,
+    #[command(flatten)]
+    reference: ReferenceArgs,
     /// Seed of the search, the halves of the validation images and the mini-batches for recalibration
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -211,7 +214,13 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
     };
     let interrupted = setup::interrupted();
     let bar = output::bar(0, args.output.quiet);
-    let mut scorer = Scorer::new(&mut session.network, &parameters, &choose, scoring);
+    let composite = match indicator.measurement {
+        Measurement::Composite => {
+            setup::composite(&mut session, &data, args.reference, &interrupted, args.output.quiet)?
+        }
+        _ => None,
+    };
+    let mut scorer = Scorer::new(&mut session.network, &parameters, &choose, scoring).with_composite(composite);
     let evaluate = |path: &Path| -> Result<f64, Failure> {
         if interrupted.load(Ordering::SeqCst) {
             return Err(Failure::usage("stopped; nothing was written").with_exit(Exit::Stopped));

@@ -20,11 +20,13 @@ use nasbn_models::{
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
-    Failure,
-    args::{BundleArgs, DataArgs, LibraryArgs, PathsArgs, ValidationArgs},
+    Exit, Failure,
+    args::{BundleArgs, DataArgs, LibraryArgs, PathsArgs, ReferenceArgs, ValidationArgs},
+    output,
 };
 use crate::{
     checkpoint::Checkpoint,
+    composite::{self, Composite, CompositeError, PartFit},
     data::{self, Dataset, ImageSpec, LoadOptions, Part},
     indicators::catalogue::Measurement,
     network::{Network, NetworkOptions},
@@ -156,6 +158,43 @@ pub fn validation_order(data: &Dataset, args: &ValidationArgs, seed: u64) -> Vec
 
 fn batches_of(data: &Dataset, indices: &[usize], batch: u32) -> Result<Vec<data::Batch>, Failure> {
     indices.chunks(batch as usize).map(|chunk| data.batch(Part::Validation, chunk).map_err(Failure::from)).collect()
+}
+
+/// The composite of the network as exported, measured on a reference sample. None, with a warning, where a part of it is
+/// undefined in this space or on these images.
+pub fn composite(
+    session: &mut Session,
+    data: &Dataset,
+    args: ReferenceArgs,
+    interrupted: &AtomicBool,
+    quiet: bool,
+) -> Result<Option<Composite>, Failure> {
+    let initial = BnParameters::of_bundle(&session.bundle, session.network.layout())?;
+    let bar = output::bar(0, quiet);
+    bar.set_message("reference paths of the composite");
+    let measured = composite::measure(&mut session.network, data, &initial, &args.options(), |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        !interrupted.load(Ordering::SeqCst)
+    });
+    bar.finish_and_clear();
+    match measured {
+        Ok((composite, fits)) => {
+            for fit in fits {
+                let PartFit { indicator, paths, undefined, explained } = fit;
+                log::info!("{indicator}: {paths} paths ({undefined} undefined), the table explains {explained:.3}");
+            }
+            Ok(Some(composite))
+        }
+        Err(CompositeError::Engine(error)) => Err(error.into()),
+        Err(error @ CompositeError::Stopped { .. }) => {
+            Err(Failure::usage(&error).with_exit(Exit::Stopped).hint(error.hint()))
+        }
+        Err(error) => {
+            output::words(format_args!("warning: no composite: {error} (hint: {})", error.hint()));
+            Ok(None)
+        }
+    }
 }
 
 /// A path from its text.

@@ -1,12 +1,14 @@
 //! The composite: one number that ranks paths, from indicators of every perspective.
 //!
-//! Each part is an indicator, measured on a reference sample of paths and smoothed into a [`PathTable`]. A path's
-//! composite is the mean over the parts of its rank among a population of random paths. Ranks need no
-//! units: an indicator counts as much as any other, however it is scaled.
+//! Each part is an indicator, measured on a reference sample of paths ([`measure`]) and smoothed into a [`PathTable`]. A
+//! path's composite is the weighted mean over the parts of its rank among a population of random paths. Ranks need no
+//! units: how a part is scaled does not matter.
 
+mod measure;
 mod rank;
 mod table;
 
+pub use measure::{CompositeError, PARTS, PartFit, ReferenceImages, ReferenceOptions, measure, parts};
 pub use rank::Ranks;
 pub use table::{Fit, FitError, MIN_PATHS, PathTable};
 
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub struct Part {
     /// Name of the indicator.
     pub indicator: String,
+    /// Weight of its rank.
+    pub weight: f64,
     /// What stands for measuring it, larger is better.
     pub table: PathTable,
     /// Its values over the population, larger is better.
@@ -31,11 +35,11 @@ pub struct Composite {
 }
 
 impl Composite {
-    /// A composite of fitted tables (larger is better in all), with ranks among `population`.
-    pub fn new(tables: Vec<(String, PathTable)>, population: &[Path]) -> Self {
-        let part = |(indicator, table): (String, PathTable)| {
+    /// A composite of fitted tables with their weights (larger is better in all), with ranks among `population`.
+    pub fn new(tables: Vec<(&str, f64, PathTable)>, population: &[Path]) -> Self {
+        let part = |(indicator, weight, table): (&str, f64, PathTable)| {
             let ranks = Ranks::new(population.iter().map(|path| table.value(path)).collect());
-            Part { indicator, table, ranks }
+            Part { indicator: indicator.to_owned(), weight, table, ranks }
         };
         Self { parts: tables.into_iter().map(part).collect() }
     }
@@ -45,11 +49,12 @@ impl Composite {
         &self.parts
     }
 
-    /// The mean of the path's ranks: about 0 for the worst of the population, 1 for the best, beyond these for
+    /// The weighted mean of the path's ranks: about 0 for the worst of the population, 1 for the best, beyond these for
     /// paths beyond it. The path must be canonical, as the paths of the fit.
     pub fn score(&self, path: &Path) -> f64 {
-        let sum: f64 = self.parts.iter().map(|part| part.ranks.of(part.table.value(path))).sum();
-        sum / self.parts.len().max(1) as f64
+        let sum: f64 = self.parts.iter().map(|part| part.weight * part.ranks.of(part.table.value(path))).sum();
+        let weights: f64 = self.parts.iter().map(|part| part.weight).sum();
+        if weights > 0.0 { sum / weights } else { 0.0 }
     }
 }
 
@@ -97,10 +102,10 @@ mod tests {
         let population = random_paths(&supernet, 500, 1);
         let one = table(|c, o| (c * o) as f64);
         let other = table(|c, o| 3.0 * o as f64 - c as f64);
-        let shrunk = table(|c, o| 1e-6 * (c * o) as f64);
-        let composite = |first: &PathTable| {
-            Composite::new(vec![("a".into(), first.clone()), ("b".into(), other.clone())], &population)
-        };
+        // By a power of two, so that ties stay ties.
+        let shrunk = table(|c, o| (c * o) as f64 / f64::from(1 << 20));
+        let composite =
+            |first: &PathTable| Composite::new(vec![("a", 3.0, first.clone()), ("b", 1.0, other.clone())], &population);
         let (a, b) = (composite(&one), composite(&shrunk));
         for path in random_paths(&supernet, 100, 2) {
             assert!((a.score(&path) - b.score(&path)).abs() < 1e-9);
@@ -113,13 +118,13 @@ mod tests {
             let equal = population.iter().filter(|p| table.value(p) == value).count() as f64;
             (worse + 0.5 * equal) / 500.0
         };
-        assert!((a.score(path) - 0.5 * (share(&one) + share(&other))).abs() < 1e-12);
+        assert!((a.score(path) - 0.75 * share(&one) - 0.25 * share(&other)).abs() < 1e-12);
     }
 
     #[test]
     fn the_best_path_of_every_part_is_the_best_path() {
         let composite = Composite::new(
-            vec![("a".into(), table(|_, o| o as f64)), ("b".into(), table(|c, o| (c * o) as f64))],
+            vec![("a", 1.0, table(|_, o| o as f64)), ("b", 2.0, table(|c, o| (c * o) as f64))],
             &random_paths(&space(), 300, 3),
         );
         let best = Path::new(&[2; 8]).unwrap();

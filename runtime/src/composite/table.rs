@@ -64,6 +64,20 @@ impl PathTable {
         self.intercept + self.offsets.iter().zip(path.choices()).filter_map(entry).sum::<f64>()
     }
 
+    /// The mean of tables over one supernet. `None` if there is none, or they are of different spaces.
+    pub fn mean(tables: &[Self]) -> Option<Self> {
+        let mut mean = tables.first()?.clone();
+        if tables.iter().any(|table| table.offsets != mean.offsets || table.values.len() != mean.values.len()) {
+            return None;
+        }
+        let count = tables.len() as f64;
+        mean.intercept = tables.iter().map(|table| table.intercept).sum::<f64>() / count;
+        for (i, value) in mean.values.iter_mut().enumerate() {
+            *value = tables.iter().map(|table| table.values[i]).sum::<f64>() / count;
+        }
+        Some(mean)
+    }
+
     /// Least squares with a ridge: minimises `sum_i (y_i - b - sum_c v[c][path_ic])^2 + ridge |v|^2`, the
     /// intercept b unpenalised (Hoerl & Kennard 1970). `ridge` above 0 makes the table unique: a candidate that
     /// no path takes gets 0, the mean of its choice.
@@ -232,6 +246,20 @@ mod tests {
                 assert!(cost(&other) > least);
             }
         }
+    }
+
+    #[test]
+    fn the_mean_of_tables_is_the_table_of_means() {
+        let supernet = space();
+        let of = |factor: f64| {
+            let values: Vec<Vec<f64>> = (0..8).map(|c| (0..3).map(|o| factor * (c + o) as f64).collect()).collect();
+            PathTable::new(&supernet, factor, &values).unwrap()
+        };
+        let mean = PathTable::mean(&[of(1.0), of(4.0)]).unwrap();
+        for path in random_paths(&supernet, 20, 6) {
+            assert!((mean.value(&path) - 0.5 * (of(1.0).value(&path) + of(4.0).value(&path))).abs() < EXACT);
+        }
+        assert_eq!(PathTable::mean(&[]), None);
     }
 
     #[test]

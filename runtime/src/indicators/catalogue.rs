@@ -21,12 +21,21 @@ pub enum Perspective {
     Validation,
     /// Indicators of others, to compare with.
     Baseline,
+    /// All perspectives in one number.
+    Composite,
 }
 
 impl Perspective {
     /// Every perspective, in the order of the columns.
-    pub const ALL: [Self; 6] =
-        [Self::Cost, Self::Expressivity, Self::Trainability, Self::Uncertainty, Self::Validation, Self::Baseline];
+    pub const ALL: [Self; 7] = [
+        Self::Cost,
+        Self::Expressivity,
+        Self::Trainability,
+        Self::Uncertainty,
+        Self::Validation,
+        Self::Baseline,
+        Self::Composite,
+    ];
 
     /// Its name in lists.
     pub const fn name(self) -> &'static str {
@@ -37,6 +46,7 @@ impl Perspective {
             Self::Uncertainty => "uncertainty",
             Self::Validation => "validation",
             Self::Baseline => "baseline",
+            Self::Composite => "combination",
         }
     }
 }
@@ -68,6 +78,12 @@ pub enum Measurement {
     Cost,
     /// Reading gamma.
     Gamma,
+    /// Counting the activations that ReLUs look at.
+    Units,
+    /// Signs of activations on one mini-batch of training images.
+    Signs,
+    /// The tangent kernel on one mini-batch: training images and labels.
+    Kernel,
     /// Training of the candidate's own BatchNorms: images and labels.
     Adaptation,
     /// Monte-Carlo BatchNorm: training images; validation images and labels.
@@ -80,14 +96,17 @@ pub enum Measurement {
     Zen,
     /// A pass forwards and one backwards of the network made linear.
     SynFlow,
+    /// A table fitted to paths measured beforehand: training images and labels.
+    Composite,
 }
 
 impl Measurement {
     /// Whether it needs images of the data set.
     pub const fn needs_images(self) -> bool {
         match self {
-            Self::Cost | Self::Gamma | Self::Zen | Self::SynFlow => false,
+            Self::Cost | Self::Gamma | Self::Units | Self::Zen | Self::SynFlow => false,
             Self::Adaptation | Self::MonteCarlo | Self::Validation | Self::Gradient => true,
+            Self::Signs | Self::Kernel | Self::Composite => true,
         }
     }
 }
@@ -111,7 +130,7 @@ pub struct Indicator {
 
 use Direction::{Higher, Lower};
 use Measurement as By;
-use Perspective::{Baseline, Cost, Expressivity, Trainability, Uncertainty, Validation};
+use Perspective::{Baseline, Composite, Cost, Expressivity, Trainability, Uncertainty, Validation};
 
 const fn indicator(
     name: &'static str,
@@ -148,6 +167,63 @@ pub const CATALOGUE: &[Indicator] = &[
         "BN-NAS, Chen et al. 2021, equation 4",
     ),
     indicator(
+        "sign_log_det",
+        Expressivity,
+        Higher,
+        By::Signs,
+        "log det of the agreement of activation signs after BatchNorm, one mini-batch",
+        "NASWOT, Mellor et al. 2021, equation 3",
+    ),
+    indicator(
+        "sign_log_det_scaled",
+        Expressivity,
+        Higher,
+        By::Signs,
+        "the same, agreement divided by the number of activations",
+        "Mellor et al. 2021, divided",
+    ),
+    indicator(
+        "ntk_condition",
+        Trainability,
+        Lower,
+        By::Kernel,
+        "condition number of the tangent kernel of gamma and beta, one mini-batch",
+        "TE-NAS, Chen et al. 2021, equation 5",
+    ),
+    indicator(
+        "ntk_least",
+        Trainability,
+        Higher,
+        By::Kernel,
+        "least eigenvalue of that kernel",
+        "Du et al. 2019, theorem 3.2",
+    ),
+    indicator("ntk_trace", Trainability, Higher, By::Kernel, "trace of that kernel", "Jacot et al. 2018"),
+    indicator(
+        "ntk_effective_rank",
+        Trainability,
+        Higher,
+        By::Kernel,
+        "effective rank of that kernel, 1 to the batch size",
+        "Roy and Vetterli 2007, definition 1",
+    ),
+    indicator(
+        "ntk_alignment",
+        Trainability,
+        Higher,
+        By::Kernel,
+        "centred alignment of that kernel with the labels, -1 to 1",
+        "Cortes et al. 2012, definition 4",
+    ),
+    indicator(
+        "ntk_shared_log_det",
+        Trainability,
+        Higher,
+        By::Kernel,
+        "log det of the tangent kernel of the BatchNorms that every path has (stem, head)",
+        "log rate of gradient flow over the batch's modes, Jacot et al. 2018, section 5",
+    ),
+    indicator(
         "adapt_loss",
         Trainability,
         Lower,
@@ -166,7 +242,7 @@ pub const CATALOGUE: &[Indicator] = &[
     indicator(
         "mc_mutual_information",
         Uncertainty,
-        Lower,
+        Higher,
         By::MonteCarlo,
         "mc_entropy less the mean entropy of each prediction, nats",
         "Houlsby et al. 2011 (BALD), equation 2; Teye et al. 2018",
@@ -211,6 +287,7 @@ pub const CATALOGUE: &[Indicator] = &[
         "share of images classified rightly with recalibrated statistics",
         "SPOS, Guo et al. 2020, section 3.4",
     ),
+    indicator("relu_units", Baseline, Higher, By::Units, "activations of one image that ReLUs look at", "-"),
     indicator(
         "grad_norm",
         Baseline,
@@ -234,6 +311,14 @@ pub const CATALOGUE: &[Indicator] = &[
         By::SynFlow,
         "log of the synaptic flow, sum of w dR/dw with weights by magnitude",
         "Tanaka et al. 2020, equation 1; Abdelfattah et al. 2021",
+    ),
+    indicator(
+        "composite",
+        Composite,
+        Higher,
+        By::Composite,
+        "mean rank of sign_log_det (twice), ntk_shared_log_det and mc_mutual_information before training, fitted",
+        "docs/composite.md",
     ),
 ];
 

@@ -4,6 +4,7 @@
 //! al. 2018, arXiv 1806.07572), here the sum over BatchNorms l of `Jg_l Jg_l^T + Jb_l Jb_l^T`. J comes in float32 from
 //! one batched pass; everything after it is float64.
 
+use nasbn_models::supernet::Selection;
 use ndarray::{Array2, ArrayView2};
 
 use super::eigen::symmetric_eigenvalues;
@@ -45,14 +46,38 @@ pub fn kernel(
     for class in 0..seeds {
         let one = |(_, k): (usize, usize)| if outputs == Outputs::Sum || k == class { 1.0 } else { 0.0 };
         let seed = Array2::from_shape_fn([samples, classes], one);
-        add_gram(&mut theta, &network.jacobian(parameters, statistics, pass, seed.view())?);
+        add_gram(&mut theta, &network.jacobian(parameters, statistics, pass, seed.view())?, Parameters::All);
     }
     Ok(theta)
 }
 
-/// Adds `J J^T` of one Jacobian to `theta`, `[N, N]`.
-pub fn add_gram(theta: &mut Array2<f64>, jacobian: &Jacobian) {
-    for part in jacobian.slots.iter().flat_map(|slot| [&slot.gamma, &slot.beta]) {
+/// Which BatchNorms' parameters a kernel is of.
+#[derive(Clone, Copy)]
+pub enum Parameters<'a> {
+    /// All of the path's.
+    All,
+    /// Those on fixed edges (stem, head) of the network's supernet: the same parameters for every path, so that kernels
+    /// of different paths can be compared, and do not grow with the number of their parameters.
+    Shared(&'a Network),
+}
+
+impl Parameters<'_> {
+    fn hold(self, slot: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Shared(network) => {
+                let edge = network.layout().slots().get(slot).map(|slot| usize::from(slot.edge));
+                let edge = edge.and_then(|edge| network.supernet().edges.get(edge));
+                edge.is_some_and(|edge| matches!(edge.selection, Selection::Fixed(_)))
+            }
+        }
+    }
+}
+
+/// Adds `J J^T` of one Jacobian with respect to these parameters to `theta`, `[N, N]`.
+pub fn add_gram(theta: &mut Array2<f64>, jacobian: &Jacobian, of: Parameters<'_>) {
+    let slots = jacobian.slots.iter().filter(|slot| of.hold(slot.slot));
+    for part in slots.flat_map(|slot| [&slot.gamma, &slot.beta]) {
         let part = part.mapv(f64::from);
         for n in 0..part.nrows() {
             for m in 0..=n {
@@ -156,6 +181,19 @@ pub fn summary(theta: ArrayView2<'_, f64>, labels: &[i64]) -> Result<NtkSummary,
         label_alignment: label_alignment(theta, labels),
         ill_conditioned: least <= noise,
     })
+}
+
+/// `ln det Theta`, nats: the sum over eigenvalues of their logarithms, for gradient flow the mean log rate at which it
+/// learns the batch's modes, times N. None if the kernel is singular as far as float32 tells (see
+/// [`NtkSummary::ill_conditioned`]), not finite, or empty.
+pub fn log_determinant(theta: ArrayView2<'_, f64>) -> Option<f64> {
+    let (rows, columns) = theta.dim();
+    if rows != columns || rows == 0 || theta.iter().any(|v| !v.is_finite()) {
+        return None;
+    }
+    let eigenvalues = symmetric_eigenvalues(theta);
+    let noise = rows as f64 * f64::from(f32::EPSILON) * eigenvalues[rows - 1];
+    (eigenvalues[0] > noise).then(|| eigenvalues.iter().map(|v| v.ln()).sum())
 }
 
 /// Eigenvalues that rounding has left below zero count as zero.

@@ -67,5 +67,16 @@ pub fn log_determinant(agreement: &SignAgreement) -> Result<Option<f64>, SignsEr
     Ok(regular.then(|| eigenvalues.iter().map(|v| v.ln()).sum()))
 }
 
+/// `ln det K`, nats: [`log_determinant`] without dividing by the number of activations, the score of Mellor et al.
+/// (2021). Grows with the activations, as linear regions do.
+///
+/// # Errors
+/// See [`SignsError`].
+pub fn unscaled_log_determinant(agreement: &SignAgreement) -> Result<Option<f64>, SignsError> {
+    let samples = agreement.kernel.nrows() as f64;
+    let scale = samples * (agreement.activations as f64).ln();
+    Ok(log_determinant(agreement)?.map(|scaled| scaled + scale))
+}
+
 #[cfg(test)]
 mod tests;

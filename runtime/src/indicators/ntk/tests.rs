@@ -3,7 +3,7 @@
 
 use ndarray::{Array2, array};
 
-use super::{NtkError, NtkSummary, add_gram, summary};
+use super::{NtkError, NtkSummary, Parameters, add_gram, summary};
 use crate::network::{Jacobian, SlotJacobian};
 
 /// Two orders of the same float64 arithmetic.
@@ -20,7 +20,7 @@ fn the_gram_matrix_is_a_sum_over_parameters() {
     let second = slot(4, array![[2.0], [1.0]], array![[-1.0], [1.0]]);
     let jacobian = Jacobian { samples: 2, slots: vec![first, second] };
     let mut theta = Array2::ones([2, 2]);
-    add_gram(&mut theta, &jacobian);
+    add_gram(&mut theta, &jacobian, Parameters::All);
     // [1 2 .5 0 2 -1] and [3 -1 0 4 1 1].
     assert_eq!(theta, array![[1.0 + 10.25, 1.0 + 2.0], [1.0 + 2.0, 1.0 + 28.0]]);
 }

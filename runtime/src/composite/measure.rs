@@ -1,0 +1,285 @@
+//! Measuring the parts of the composite on a reference sample of paths.
+//!
+//! Three numbers a path, all of the network as it is before any training (gamma and beta as exported):
+//!
+//! * **E**, expressivity: `ln det K` of the agreement of activation signs on one mini-batch, not divided by the number
+//!   of activations ([`crate::indicators::signs`]; Mellor et al. 2021, arXiv 2006.04647, equation 3);
+//! * **T**, trainability: `ln det Theta` of the tangent kernel of the summed logits on the same mini-batch, over the
+//!   BatchNorms of fixed edges (stem, head), which every path has ([`crate::indicators::ntk`]);
+//! * **U**, uncertainty: `ln` of the mutual information of Monte-Carlo BatchNorm: other images under the statistics of
+//!   four other mini-batches ([`crate::indicators::uncertainty`]; Teye et al. 2018).
+
+use std::collections::HashSet;
+
+use nasbn_models::{Path, Supernet, canonical::CanonicalTable, sample};
+use ndarray::Array2;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+use super::{Composite, FitError, PathTable, table::MIN_PATHS};
+use crate::{
+    data::{Batch, DataError, Dataset, Part},
+    engine::EngineError,
+    indicators::{
+        ntk::{self, Parameters},
+        signs,
+        uncertainty::{logits, uncertainty},
+    },
+    network::Network,
+    parameters::{BnParameters, Statistics},
+};
+
+/// Names and weights of the parts, in order. Larger is better in all three.
+pub const PARTS: [(&str, f64); 3] = [("sign_log_det", 2.0), ("ntk_shared_log_det", 1.0), ("mc_log_information", 1.0)];
+/// Penalty of the fit, in units of a standardised part.
+const RIDGE: f64 = 1.0;
+/// Paths among which ranks are taken.
+const POPULATION: usize = 4096;
+/// Mini-batches whose statistics U compares.
+const MC_BATCHES: usize = 4;
+/// Stream of random paths for a seed; sampling for other purposes uses others.
+const STREAM: u64 = 0x636f_6d70;
+
+/// How the reference sample is measured. The default is what the evidence was found with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ReferenceOptions {
+    /// Paths measured in each draw.
+    pub paths: usize,
+    /// Draws of images, each with paths of its own; their tables are averaged.
+    pub draws: usize,
+    /// Images in a mini-batch.
+    pub batch: usize,
+    /// Seed of images and paths.
+    pub seed: u64,
+}
+
+impl Default for ReferenceOptions {
+    fn default() -> Self {
+        Self { paths: 64, draws: 3, batch: 32, seed: 0 }
+    }
+}
+
+/// The images of one draw: training images, not augmented, balanced by class, all different.
+pub struct ReferenceImages {
+    /// For E and T.
+    first: Batch,
+    /// For U: what is looked at.
+    images: Vec<Batch>,
+    /// For U: where statistics come from.
+    statistics: Vec<Batch>,
+}
+
+impl ReferenceImages {
+    /// The images of draw number `draw`.
+    ///
+    /// # Errors
+    /// [`DataError::TooFewImages`] where there are fewer than six mini-batches of training images.
+    pub fn new(data: &Dataset, options: &ReferenceOptions, draw: usize) -> Result<Self, DataError> {
+        let seed = options.seed.wrapping_add((draw as u64) << 32);
+        let mut batches = data.fixed_batches(Part::Train, options.batch, 2 + MC_BATCHES, seed)?.into_iter();
+        let mut next = || {
+            batches.next().ok_or(DataError::TooFewImages {
+                part: Part::Train.name(),
+                images: 0,
+                wanted: options.batch,
+                request: "the composite".into(),
+            })
+        };
+        Ok(Self { first: next()?, images: vec![next()?], statistics: batches.collect() })
+    }
+}
+
+/// The parts of one canonical path, in the order of [`PARTS`]. What is undefined is not a number: signs or a kernel that
+/// do not tell two images apart, or no information at all.
+///
+/// # Errors
+/// If a graph fails.
+pub fn parts(
+    network: &mut Network,
+    initial: &BnParameters,
+    images: &ReferenceImages,
+    path: &Path,
+) -> Result<[f64; 3], EngineError> {
+    let mut statistics = Statistics::standard(network.layout());
+    let pass = network.forward_for_indicators(path, initial, images.first.images.view(), &mut statistics)?;
+    let agreement = network.sign_agreement(initial, &statistics, &pass)?;
+    let expressivity = signs::unscaled_log_determinant(&agreement).ok().flatten().unwrap_or(f64::NAN);
+    let samples = images.first.len();
+    let seed = Array2::ones([samples, network.supernet().classes() as usize]);
+    let jacobian = network.jacobian(initial, &statistics, &pass, seed.view())?;
+    let mut theta = Array2::zeros([samples, samples]);
+    ntk::add_gram(&mut theta, &jacobian, Parameters::Shared(network));
+    let trainability = ntk::log_determinant(theta.view()).unwrap_or(f64::NAN);
+    drop(pass);
+    let mut drawn = Vec::with_capacity(images.statistics.len());
+    for batch in &images.statistics {
+        network.forward(path, initial, batch.images.view(), &mut statistics, false)?;
+        drawn.push(statistics.clone());
+    }
+    let logits = logits(network, path, initial, &drawn, &images.images)?;
+    let labels: Vec<i64> = images.images.iter().flat_map(|batch| batch.labels.iter().copied()).collect();
+    let information = uncertainty(logits.view(), &labels).mutual_information;
+    let uncertainty = if information > 0.0 { information.ln() } else { f64::NAN };
+    Ok([expressivity, trainability, uncertainty])
+}
+
+/// Why there is no composite.
+#[derive(Debug, thiserror::Error)]
+pub enum CompositeError {
+    /// A graph failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The images do not suffice.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A part is undefined on too many paths.
+    #[error("{part} is undefined on {undefined} of {measured} reference paths")]
+    Undefined {
+        /// The part.
+        part: &'static str,
+        /// Paths without a value.
+        undefined: usize,
+        /// Paths measured.
+        measured: usize,
+    },
+    /// No table fits.
+    #[error("{part}: {source}")]
+    Fit {
+        /// The part.
+        part: &'static str,
+        /// Why.
+        source: FitError,
+    },
+    /// The space is too small to have a reference sample.
+    #[error("the space has {0} different networks; a composite needs at least {MIN_PATHS}")]
+    SmallSpace(usize),
+    /// It was stopped.
+    #[error("stopped after {done} of {all} reference paths")]
+    Stopped {
+        /// Paths measured.
+        done: usize,
+        /// Paths to measure.
+        all: usize,
+    },
+}
+
+impl CompositeError {
+    /// What can be done about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Engine(_) => "check the bundle with `nasbn-export check DIR` and the library with `nasbn doctor`",
+            Self::Data(error) => error.hint(),
+            Self::Undefined { part: "sign_log_det", .. } => {
+                "images or activations are too few, or images are alike: export a larger --image-size or --width"
+            }
+            Self::Undefined { part: "ntk_shared_log_det", .. } => {
+                "the fixed layers (stem, head) have too few channels for 32 images: export a larger --width"
+            }
+            Self::Undefined { .. } => "export for at least two classes, and check that images differ",
+            Self::Fit { .. } | Self::SmallSpace(_) => "leave the composite out: name other --indicators",
+            Self::Stopped { .. } => "run the same command again",
+        }
+    }
+}
+
+/// How well a part's tables stand for measuring it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct PartFit {
+    /// The part.
+    pub indicator: &'static str,
+    /// Paths that it was measured on, over all draws.
+    pub paths: usize,
+    /// Paths on which it was undefined.
+    pub undefined: usize,
+    /// [`super::Fit::explained`], mean over draws.
+    pub explained: f64,
+}
+
+/// Measures a reference sample and makes the composite of it. `progress` hears how many paths are done, and of how
+/// many, and says whether to go on.
+///
+/// # Errors
+/// See [`CompositeError`].
+pub fn measure(
+    network: &mut Network,
+    data: &Dataset,
+    initial: &BnParameters,
+    options: &ReferenceOptions,
+    mut progress: impl FnMut(usize, usize) -> bool,
+) -> Result<(Composite, Vec<PartFit>), CompositeError> {
+    let supernet = network.supernet().clone();
+    let canonical = CanonicalTable::new(&supernet);
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    rng.set_stream(STREAM);
+    let mut tables: Vec<Vec<PathTable>> = PARTS.iter().map(|_| Vec::new()).collect();
+    let mut fits: Vec<PartFit> =
+        PARTS.iter().map(|&(indicator, _)| PartFit { indicator, paths: 0, undefined: 0, explained: 0.0 }).collect();
+    let all = options.paths * options.draws;
+    for draw in 0..options.draws {
+        let images = ReferenceImages::new(data, options, draw)?;
+        let paths = distinct(&supernet, &canonical, options.paths, &mut rng);
+        if paths.len() < MIN_PATHS {
+            return Err(CompositeError::SmallSpace(paths.len()));
+        }
+        let mut values = Vec::with_capacity(paths.len());
+        for path in &paths {
+            if !progress(draw * options.paths + values.len(), all) {
+                return Err(CompositeError::Stopped { done: draw * options.paths + values.len(), all });
+            }
+            values.push(parts(network, initial, &images, path)?);
+        }
+        for (part, (tables, fit)) in tables.iter_mut().zip(&mut fits).enumerate() {
+            let (table, explained) = fit_part(&supernet, &paths, &values, part)?;
+            fit.paths += paths.len();
+            fit.undefined += values.iter().filter(|v| !v[part].is_finite()).count();
+            fit.explained += explained / options.draws as f64;
+            tables.push(table);
+        }
+    }
+    progress(all, all);
+    let mean = |tables: Vec<PathTable>| PathTable::mean(&tables);
+    let parts = PARTS.iter().zip(tables).filter_map(|(&(name, weight), tables)| Some((name, weight, mean(tables)?)));
+    let population = distinct(&supernet, &canonical, POPULATION, &mut rng);
+    Ok((Composite::new(parts.collect(), &population), fits))
+}
+
+/// The table of one part, of values with mean 0 and deviation 1, so that draws count alike.
+fn fit_part(
+    supernet: &Supernet,
+    paths: &[Path],
+    values: &[[f64; 3]],
+    part: usize,
+) -> Result<(PathTable, f64), CompositeError> {
+    let name = PARTS[part].0;
+    let defined = paths.iter().zip(values).filter(|(_, v)| v[part].is_finite());
+    let (paths, mut y): (Vec<Path>, Vec<f64>) = defined.map(|(path, v)| (path.clone(), v[part])).unzip();
+    // Paths left out would bend the sample: a few are borne with, half of them are not.
+    if paths.len() < MIN_PATHS || 2 * paths.len() < values.len() {
+        let undefined = values.len() - paths.len();
+        return Err(CompositeError::Undefined { part: name, undefined, measured: values.len() });
+    }
+    let n = y.len() as f64;
+    let mean = y.iter().sum::<f64>() / n;
+    let deviation = (y.iter().map(|y| (y - mean).powi(2)).sum::<f64>() / n).sqrt();
+    y.iter_mut().for_each(|y| *y = if deviation > 0.0 { (*y - mean) / deviation } else { 0.0 });
+    let fit = PathTable::fit(supernet, &paths, &y, RIDGE);
+    let fit = fit.map_err(|source| CompositeError::Fit { part: name, source })?;
+    Ok((fit.table, fit.explained))
+}
+
+/// `count` canonical paths of different networks, or as many as are found; drawn over networks, not over descriptions
+/// of them: a path that is not canonical is drawn again.
+fn distinct(supernet: &Supernet, canonical: &CanonicalTable, count: usize, rng: &mut ChaCha8Rng) -> Vec<Path> {
+    /// Draws without a new network after which the space counts as used up.
+    const PATIENCE: usize = 20_000;
+    let (mut seen, mut paths, mut idle) = (HashSet::new(), Vec::new(), 0);
+    while paths.len() < count && idle < PATIENCE {
+        let path = sample::uniform(supernet, rng);
+        if canonical.is_canonical(&path) && supernet.is_connected(&path) && seen.insert(path.clone()) {
+            paths.push(path);
+            idle = 0;
+        } else {
+            idle += 1;
+        }
+    }
+    paths
+}
