@@ -75,7 +75,7 @@ impl Twin<'_> {
                 .zip(edges)
                 .map(|(part, edge)| part.unwrap_or_else(|| zeros(supernet.edge_shape(edge))))
                 .collect();
-            let views: Vec<_> = whole.iter().map(ArrayD::view).collect();
+            let views: Vec<_> = whole.iter().map(|part| part.view()).collect();
             return Some(concatenate(Axis(1), &views).unwrap());
         }
         parts.into_iter().flatten().reduce(|a, b| a + b)
