@@ -349,7 +349,7 @@ pub(super) fn sign_agreement(l: &mut Lowerer<'_>, node: &Node, value: Value, lay
     let positive = l.node("Greater", &[&x, &zero], &[]);
     let signs = l.node("Where", &[&positive, &one, &minus_one], &[]);
     let signs = l.node("Flatten", &[&signs], &[("axis", 1.into())]);
-    let activations = u64::from(shape.channels) * u64::from(shape.pixels());
+    let activations = u64::from(shape.channels) * shape.pixels();
     let half = l.constant(&format!("half_of_{activations}"), &[1], &[activations as f32 / 2.0]);
     let attrs: &[(&str, Attr)] = &[("transB", 1.into()), ("alpha", 0.5_f32.into())];
     l.node_to(Some((value, layout)), "Gemm", &[&signs, &signs, &half], attrs);

@@ -181,7 +181,7 @@ impl Network {
     fn normalised_values(&self, tape: &Tape) -> u64 {
         let steps = self.programs.get(&(tape.edge, tape.operator)).map_or(&[][..], |program| &program.steps);
         let norms = steps.iter().filter(|step| step.primitive == Primitive::BatchNorm);
-        norms.map(|step| u64::from(step.shape.channels) * u64::from(step.shape.pixels())).sum()
+        norms.map(|step| u64::from(step.shape.channels) * step.shape.pixels()).sum()
     }
 }
 
