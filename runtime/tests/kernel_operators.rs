@@ -128,6 +128,25 @@ fn the_gradients_are_what_the_kernels_compute() {
 }
 
 #[test]
+fn agreements_of_signs_are_what_the_kernel_computes() {
+    let Some(signs) = session("signs") else { return };
+    let mut signs = signs.unwrap();
+    for batch in [1, 3, 70] {
+        let (dims, shape, channel) = shapes(batch);
+        let (x, gamma, beta, mean) = (values(1, dims.values()), values(3, 24), values(4, 24), values(5, 24));
+        let var: Vec<f32> = values(6, 24).iter().map(|v| v * v + 0.1).collect();
+        let mut agreement = vec![0.0; batch * batch];
+        let (affine, statistics) = (Affine { gamma: &gamma, beta: &beta }, Statistics { mean: &mean, var: &var });
+        let mut norm = BatchNorm::new("test", EPSILON, false).unwrap();
+        norm.sign_agreement(&Serial, dims, &x, affine, statistics, &mut agreement).unwrap();
+        let small = [("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)];
+        let mut inputs: Vec<Named<'_>> = vec![("x", shape, x)];
+        inputs.extend(small.map(|(name, values)| (name, channel.clone(), values)));
+        assert_eq!(run(&mut signs, &inputs).unwrap(), [agreement], "batch {batch}");
+    }
+}
+
+#[test]
 fn convolution_and_pooling_are_what_the_kernels_compute() {
     let Some(forward) = session("depthwise") else { return };
     let (mut forward, mut backward) = (forward.unwrap(), session("depthwise_gradient").unwrap().unwrap());

@@ -178,7 +178,8 @@ pub enum Op {
     SoftmaxCrossEntropy,
     /// Gradient of the mean loss with respect to the logits: g (scalar), logits, labels -> dlogits.
     SoftmaxCrossEntropyGrad,
-    /// In how many places two samples are both above zero, or both not: x -> `[N, N]`.
+    /// In how many places two samples are both above zero, or both not: x -> `[N, N]`. In the fused lowering after a
+    /// BatchNorm with given statistics: x, gamma, beta, mean, var -> `[N, N]`.
     SignAgreement,
 }
 
@@ -282,7 +283,7 @@ impl Op {
             | Self::GlobalAvgPoolGrad { .. } => pool::evaluate(self, inputs),
             Self::Flatten | Self::Unflatten | Self::Linear | Self::LinearInputGrad => linear::evaluate(self, inputs),
             Self::SoftmaxCrossEntropy | Self::SoftmaxCrossEntropyGrad => loss::evaluate(self, inputs),
-            Self::SignAgreement => signs::evaluate(inputs),
+            Self::SignAgreement => signs::evaluate(inputs, epsilon),
         };
         values.ok_or_else(|| GraphError::Shape {
             op: self.name(),

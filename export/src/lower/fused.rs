@@ -6,6 +6,7 @@
 //! | BatchNormTrainGrad | dy, x, gamma, beta, mean, var | epsilon, relu | dx, dgamma, dbeta |
 //! | BatchNormApply | x, gamma, beta, mean, var, (residual) | epsilon, relu | y |
 //! | BatchNormApplyGrad | dy, x, gamma, beta, mean, var | epsilon, relu | dx, dgamma `[N, C]`, dbeta `[N, C]` |
+//! | SignAgreement | x, gamma, beta, mean, var | epsilon | `[N, N]` |
 //! | DepthwiseConv | x, w `[k, k, C]` | kernel, stride, pad | y |
 //! | DepthwiseConvGrad | dy, w `[k, k, C]` | kernel, stride, pad, height, width | dx |
 //! | GlobalAvgPool | x | | `[N, C]` |
@@ -26,8 +27,8 @@ use super::{
     Lowerer, portable,
 };
 
-/// The same graph with ReLUs and residual sums taken into the BatchNorms that they follow, and masks
-/// of ReLUs into the gradients of the BatchNorms before them.
+/// The same graph with ReLUs and residual sums taken into the BatchNorms that they follow, masks of
+/// ReLUs into the gradients of the BatchNorms before them, and BatchNorms into the agreement of their signs.
 ///
 /// # Errors
 /// Never for a graph whose primitives were applied by [`Graph::apply`].
@@ -53,6 +54,15 @@ pub fn fuse(graph: &Graph) -> Result<Graph, GraphError> {
                     }
                 }
                 Ok(None)
+            }
+            Op::SignAgreement => {
+                let from = &source.nodes()[node.inputs[0].node];
+                let normalised = from.op == Op::BatchNormApply { relu: false } && from.inputs.len() == 5;
+                if !normalised {
+                    return Ok(None);
+                }
+                let inputs = from.inputs.iter().map(|&v| rewriter.copy(v)).collect::<Result<Vec<_>, _>>()?;
+                rewriter.apply(Op::SignAgreement, &inputs).map(Some)
             }
             Op::BatchNormTrainGrad { relu: false } | Op::BatchNormApplyGrad { relu: false } => masked(rewriter, value),
             _ => Ok(None),
@@ -127,7 +137,11 @@ pub(crate) fn emit(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<boo
         | Op::BatchNormTrainGrad { relu }
         | Op::BatchNormApply { relu }
         | Op::BatchNormApplyGrad { relu } => batch_norm(l, node, value, relu)?,
-        Op::SignAgreement => portable::sign_agreement(l, node, value, Nhwc)?,
+        Op::SignAgreement if node.inputs.len() == 5 => {
+            let inputs = node.inputs.iter().map(|&v| l.read(v, Nhwc)).collect::<Result<Vec<_>, _>>()?;
+            let output = l.define(value, Nhwc, "agreement");
+            kernel(l, node.op.name(), &inputs, &[output], &[("epsilon", l.epsilon().into())]);
+        }
         Op::Conv { window: window @ Window { kernel: 1, .. }, groups: 1 } => pointwise(l, node, value, window)?,
         Op::Conv { window, groups } if is_depthwise(l, node, window, groups)? && node.inputs.len() == 2 => {
             depthwise(l, node, value, window, groups, None)?;

@@ -43,7 +43,7 @@ pub(crate) fn emit(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<(),
             normalise(l, &inputs.iter().map(String::as_str).collect::<Vec<_>>(), &y);
             Ok(())
         }
-        Op::SignAgreement => sign_agreement(l, node, value, Nchw),
+        Op::SignAgreement if node.inputs.len() == 1 => sign_agreement(l, node, value),
         Op::SoftmaxCrossEntropy => softmax_cross_entropy(l, node, value),
         Op::SoftmaxCrossEntropyGrad => softmax_cross_entropy_grad(l, node, value),
         Op::AvgPoolGrad { window, height, width } => avg_pool_grad(l, node, value, *window, [*height, *width]),
@@ -341,9 +341,9 @@ fn batch_norm_apply_grad(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Resu
 
 /// With S the signs as 1 and -1 and E their number, `(S S^T + E) / 2`. Whole numbers, and exact in float32 up to
 /// E = 2^23.
-pub(super) fn sign_agreement(l: &mut Lowerer<'_>, node: &Node, value: Value, layout: Layout) -> Result<(), GraphError> {
+fn sign_agreement(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<(), GraphError> {
     let shape = l.shape(node.inputs[0])?;
-    let x = l.read(node.inputs[0], layout)?;
+    let x = l.read(node.inputs[0], Nchw)?;
     let [zero, one, minus_one] =
         [("zero", 0.0), ("one", 1.0), ("minus_one", -1.0)].map(|(name, value)| l.constant(name, &[], &[value]));
     let positive = l.node("Greater", &[&x, &zero], &[]);
@@ -352,7 +352,7 @@ pub(super) fn sign_agreement(l: &mut Lowerer<'_>, node: &Node, value: Value, lay
     let activations = u64::from(shape.channels) * shape.pixels();
     let half = l.constant(&format!("half_of_{activations}"), &[1], &[activations as f32 / 2.0]);
     let attrs: &[(&str, Attr)] = &[("transB", 1.into()), ("alpha", 0.5_f32.into())];
-    l.node_to(Some((value, layout)), "Gemm", &[&signs, &signs, &half], attrs);
+    l.node_to(Some((value, Nchw)), "Gemm", &[&signs, &signs, &half], attrs);
     Ok(())
 }
 

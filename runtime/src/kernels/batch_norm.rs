@@ -20,6 +20,7 @@ use super::elementwise::{self, Gradient};
 use super::lanes::Lanes;
 use super::moments::{self, Normalise};
 use super::samples::{SampleOut, Scratch, sample_gradient};
+use super::signs;
 use super::{Dims, KernelError, Parallel, for_each_part};
 
 /// A BatchNorm operator with the memory that it needs while it works, kept from call to call.
@@ -35,6 +36,7 @@ pub struct BatchNorm {
     mean_g: Vec<f32>,
     slope: Vec<f32>,
     tail: [Vec<f32>; 3],
+    codes: Vec<u32>,
 }
 
 /// A channel's parameters, `[C]` each.
@@ -113,6 +115,7 @@ impl BatchNorm {
             mean_g: Vec::new(),
             slope: Vec::new(),
             tail: Default::default(),
+            codes: Vec::new(),
         })
     }
 
@@ -281,6 +284,46 @@ impl BatchNorm {
             let inputs = x[from..].chunks_exact(image).zip(dy[from..].chunks_exact(image));
             for (inputs, out) in inputs.zip(samples) {
                 sample_gradient(relu, lanes, inputs, normalise, &r, &mut scratch, out);
+            }
+        })
+    }
+
+    /// In how many places two samples are both positive after [`BatchNorm::apply`], or both not: `agreement` is `[N,N]`.
+    /// Exact for fewer than 2^24 values of a sample.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::train`].
+    pub fn sign_agreement(
+        &mut self,
+        pool: &dyn Parallel,
+        dims: Dims,
+        x: &[f32],
+        affine: Affine<'_>,
+        statistics: Statistics<'_>,
+        agreement: &mut [f32],
+    ) -> Result<(), KernelError> {
+        self.check(dims, &[("x", x)], &[("mean", statistics.mean), ("var", statistics.var)], affine)?;
+        let batch = dims.batch();
+        check_len(self.operator, "agreement", agreement.len(), batch * batch)?;
+        let one = Dims::new(self.operator, 1, dims.height(), dims.width(), dims.channels())?;
+        let (lanes, image) = (Lanes::new(one), one.values());
+        self.prepare(lanes, affine, statistics);
+        let length = signs::code_len(lanes, image);
+        self.codes.resize(batch * length, 0);
+        let normalise = Normalise { mean: &self.mean, scale: &self.scale, beta: &self.beta };
+        let in_part = lanes.part_len().div_ceil(image);
+        for_each_part(pool, &mut self.codes, in_part * length, &|index, codes| {
+            let mut tail = vec![0.0; lanes.width()];
+            let from = index * in_part * image;
+            for (x, code) in x[from..].chunks_exact(image).zip(codes.chunks_exact_mut(length)) {
+                signs::code(lanes, x, normalise, &mut tail, code);
+            }
+        })?;
+        let codes = &self.codes;
+        for_each_part(pool, agreement, batch, &|n, row| {
+            let own = &codes[n * length..][..length];
+            for (to, other) in row.iter_mut().zip(codes.chunks_exact(length)) {
+                *to = (image - signs::hamming(own, other) as usize) as f32;
             }
         })
     }

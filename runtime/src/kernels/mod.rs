@@ -16,6 +16,7 @@ pub mod operators;
 mod parallel;
 mod pool;
 mod samples;
+mod signs;
 mod taps;
 
 pub use batch_norm::{Affine, BatchNorm, Gradients, SampleGradients, Statistics, Trained};

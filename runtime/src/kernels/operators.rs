@@ -6,6 +6,7 @@
 //! | `BatchNormApply` | x, gamma, beta, mean, var, residual? | epsilon, relu | y |
 //! | `BatchNormTrainGrad` | dy, x, gamma, beta, mean, var | epsilon, relu | dx, dgamma, dbeta |
 //! | `BatchNormApplyGrad` | dy, x, gamma, beta, mean, var | epsilon, relu | dx, dgamma, dbeta |
+//! | `SignAgreement` | x, gamma, beta, mean, var | epsilon | `[N,N]` |
 //! | `DepthwiseConv` | x, w | kernel, stride, pad | y |
 //! | `DepthwiseConvGrad` | dy, w | kernel, stride, pad, height, width | dx |
 //! | `GlobalAvgPool` | x | | y |
@@ -53,6 +54,7 @@ pub fn domain() -> ort::Result<OperatorDomain> {
             outputs: 3,
             create: batch_norm_apply_grad,
         })?
+        .add(Definition { name: "SignAgreement", inputs: 5, optional: false, outputs: 1, create: sign_agreement })?
         .add(Definition { name: "DepthwiseConv", inputs: 2, optional: false, outputs: 1, create: depthwise_conv })?
         .add(Definition {
             name: "DepthwiseConvGrad",
@@ -281,6 +283,21 @@ fn gradient_of_batch_norm(
             }
         }
         .map_err(into_ort)
+    }))
+}
+
+fn sign_agreement(context: &KernelContext<'_>) -> Result<BoxedKernel<'static>, KernelError> {
+    const OPERATOR: &str = "SignAgreement";
+    Ok(kernel(OPERATOR, batch_norm(context, OPERATOR)?, |norm, call| {
+        let (x, gamma, beta) = (call.input(0, "x")?, call.input(1, "gamma")?, call.input(2, "beta")?);
+        let (mean, var) = (call.input(3, "mean")?, call.input(4, "var")?);
+        let (dims, x) = call.activation("x", &x)?;
+        let [n, .., c] = dims.to_onnx();
+        let affine = Affine { gamma: call.shaped("gamma", &gamma, &[c])?, beta: call.shaped("beta", &beta, &[c])? };
+        let statistics = Statistics { mean: call.shaped("mean", &mean, &[c])?, var: call.shaped("var", &var, &[c])? };
+        let mut agreement = call.output(0, "agreement", &[n, n])?;
+        let agreement = agreement.try_extract_tensor_mut::<f32>()?.1;
+        norm.sign_agreement(&Pool(call.context), dims, x, affine, statistics, agreement).map_err(into_ort)
     }))
 }
 

@@ -3,15 +3,24 @@
 
 use ndarray::{Array2, ArrayD};
 
-use super::{Dims, image, shape};
+use super::{super::op::Op, Dims, batch_norm, image, shape};
+
+/// What the fused form takes in.
+const NORMALISED: Op = Op::BatchNormApply { relu: false };
 
 pub(crate) fn dims(inputs: &[&Dims]) -> Option<Vec<Dims>> {
-    let [x] = inputs else { return None };
-    shape(x).map(|_| vec![Dims::Pairs])
+    match inputs {
+        [x] => shape(x).map(|_| vec![Dims::Pairs]),
+        _ => batch_norm::dims(&NORMALISED, inputs).filter(|_| inputs.len() == 5).map(|_| vec![Dims::Pairs]),
+    }
 }
 
-pub(crate) fn evaluate(inputs: &[&ArrayD<f64>]) -> Option<Vec<ArrayD<f64>>> {
-    let x = image(inputs.first()?)?;
+pub(crate) fn evaluate(inputs: &[&ArrayD<f64>], epsilon: f64) -> Option<Vec<ArrayD<f64>>> {
+    let x = match inputs {
+        [x] => (*x).clone(),
+        _ => batch_norm::evaluate(&NORMALISED, inputs, epsilon)?.pop()?,
+    };
+    let x = image(&x)?;
     let batch = x.dim().0;
     let equal = |n: usize, m: usize| {
         let pairs = x.index_axis(ndarray::Axis(0), n);

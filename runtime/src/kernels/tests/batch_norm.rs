@@ -201,6 +201,32 @@ fn samples_meet_neither_each_other_nor_the_number_of_threads() {
 }
 
 #[test]
+fn sign_agreement_counts_equal_signs_of_what_apply_gives() {
+    with_each(compare_signs_with_a_count);
+}
+
+fn compare_signs_with_a_count() {
+    for (n, h, w, c) in SHAPES {
+        let shape = dims(n, h, w, c);
+        let x = values(1, shape.values());
+        let ((gamma, beta), (mean, var)) = (parameters(c), statistics(c));
+        let (affine, given) = (Affine { gamma: &gamma, beta: &beta }, Statistics { mean: &mean, var: &var });
+        let mut norm = BatchNorm::new("test", EPSILON, false).unwrap();
+        let mut y = vec![0.0; x.len()];
+        norm.apply(&Serial, shape, &x, affine, given, None, &mut y).unwrap();
+        let codes: Vec<&[f32]> = y.chunks_exact(h * w * c).collect();
+        let equal = |a: &[f32], b: &[f32]| a.iter().zip(b).filter(|&(&a, &b)| (a > 0.0) == (b > 0.0)).count() as f32;
+        let expected: Vec<f32> = codes.iter().flat_map(|a| codes.iter().map(|b| equal(a, b))).collect();
+        // The second call finds the first one's codes.
+        for pool in [&Serial as &dyn Parallel, &threads(3)] {
+            let mut found = vec![f32::NAN; n * n];
+            norm.sign_agreement(pool, shape, &x, affine, given, &mut found).unwrap();
+            assert_eq!(found, expected, "{shape:?}");
+        }
+    }
+}
+
+#[test]
 fn does_not_depend_on_the_number_of_threads() {
     for (n, h, w, c) in [(4, 32, 31, 24), (2, 30, 33, 97), (2, 2, 2, 960)] {
         let shape = dims(n, h, w, c);

@@ -48,6 +48,16 @@ fn slices_that_do_not_fit() {
         let result = norm.gradient_of_samples(&Serial, shape, large(6), large(0), affine, statistics, out);
         assert!(matches!(result, Err(KernelError::Length { .. })), "samples, short {short}: {result:?}");
     }
+    for short in 0..6 {
+        let small = |i: usize| &channel[usize::from(i == short)..];
+        let (affine, statistics) =
+            (Affine { gamma: small(1), beta: small(2) }, Statistics { mean: small(3), var: small(4) });
+        let mut norm = BatchNorm::new("op", 1e-5, false).unwrap();
+        let mut agreement = vec![0.0; 4 - usize::from(short == 5)];
+        let x = &full[usize::from(short == 0)..];
+        let result = norm.sign_agreement(&Serial, shape, x, affine, statistics, &mut agreement);
+        assert!(matches!(result, Err(KernelError::Length { .. })), "signs, short {short}: {result:?}");
+    }
     let filter = Filter::new("op", 3, 1, 1).unwrap();
     let mut conv = Depthwise::new("op", filter);
     let (w, mut y) = (values(3, 36), full.clone());
