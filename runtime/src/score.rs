@@ -21,7 +21,7 @@ use crate::{
         bn::BnTable,
         catalogue::{Indicator, Measurement, Perspective, Selection},
         gradient,
-        ntk::{self, NtkSummary, Parameters},
+        ntk::{self, NtkSummary, Outputs, Parameters},
         signs,
         synflow::log_synflow,
         uncertainty::{logits, uncertainty},
@@ -54,6 +54,8 @@ pub struct ScoreOptions {
     pub recalibrate: usize,
     /// Mini-batches whose statistics the uncertainty indicators compare.
     pub mc_batches: usize,
+    /// Outputs that the tangent kernel is of.
+    pub ntk_outputs: Outputs,
     /// Adaptation of every candidate before it is scored.
     pub adapt: Option<CandidateOptions>,
     /// Images of noise for the Zen-score.
@@ -207,7 +209,8 @@ impl<'a> Scorer<'a> {
                     found.insert("sign_log_det_scaled", value(signs::log_determinant(&agreement)));
                 }
                 if needs(Measurement::Kernel) {
-                    found.extend(kernel(self.network, parameters, &statistics, &pass, &batch.labels)?);
+                    let outputs = self.options.ntk_outputs;
+                    found.extend(kernel(self.network, parameters, &statistics, &pass, &batch.labels, outputs)?);
                 }
                 if needs(Measurement::Gradient) {
                     let norm = gradient::norm(self.network, path, parameters, &statistics, pass, &batch.labels)?;
@@ -265,7 +268,7 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// The indicators of the tangent kernel of a pass: of the sum of logits, over all of the path's BatchNorms and over those
+/// The indicators of the tangent kernel of a pass: over all of the path's BatchNorms and over those
 /// that every path has.
 fn kernel(
     network: &mut Network,
@@ -273,17 +276,17 @@ fn kernel(
     statistics: &Statistics,
     pass: &Pass,
     labels: &[i64],
+    outputs: Outputs,
 ) -> Result<[(&'static str, f64); 6], EngineError> {
     let samples = labels.len();
-    let seed = Array2::ones([samples, network.supernet().classes() as usize]);
-    let jacobian = network.jacobian(parameters, statistics, pass, seed.view())?;
-    let gram = |of| {
-        let mut theta = Array2::zeros([samples, samples]);
-        ntk::add_gram(&mut theta, &jacobian, of);
-        theta
-    };
-    let shared = ntk::log_determinant(gram(Parameters::Shared(network)).view());
-    let all = ntk::summary(gram(Parameters::All).view(), labels).ok();
+    let (mut theta, mut shared) = (Array2::zeros([samples, samples]), Array2::zeros([samples, samples]));
+    for seed in outputs.seeds(samples, network.supernet().classes() as usize) {
+        let jacobian = network.jacobian(parameters, statistics, pass, seed.view())?;
+        ntk::add_gram(&mut theta, &jacobian, Parameters::All);
+        ntk::add_gram(&mut shared, &jacobian, Parameters::Shared(network));
+    }
+    let shared = ntk::log_determinant(shared.view());
+    let all = ntk::summary(theta.view(), labels).ok();
     let of = |value: fn(&NtkSummary) -> Option<f64>| all.as_ref().and_then(value).unwrap_or(f64::NAN);
     Ok([
         // What float32 cannot tell from a singular kernel has no condition number that one could believe.

@@ -42,7 +42,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "COLUMN")]
     score_column: Vec<String>,
     /// A column, of scores or truth, that is better when lower; may be given several times. Decides which networks
-    /// are the top; validation_loss, loss and latency_ms are known
+    /// are the top; those of `nasbn score`, loss and latency_ms are known
     #[arg(long, value_name = "COLUMN")]
     lower_is_better: Vec<String>,
     /// Numbers of networks to train for the regret

@@ -18,7 +18,10 @@ use super::{
 use crate::{
     adapt::candidate::CandidateOptions,
     atomic,
-    indicators::catalogue::{self, Measurement, Perspective, Selection},
+    indicators::{
+        catalogue::{self, Measurement, Perspective, Selection},
+        ntk::Outputs,
+    },
     journal::{self, Journal},
     parameters::BnParameters,
     score::{Images, Row, ScoreOptions, Scorer, header, not_finite, write_csv},
@@ -60,6 +63,9 @@ pub struct ScoreArgs {
     no_validation: bool,
     #[command(flatten)]
     mc: McArgs,
+    /// Outputs that the tangent kernel is of: the sum of a network's logits, or each by itself (a pass a class)
+    #[arg(long, value_enum, default_value_t = Outputs::Sum)]
+    ntk_outputs: Outputs,
     #[command(flatten)]
     reference: ReferenceArgs,
     /// Train every candidate's own BatchNorms for N steps before it is scored
@@ -196,6 +202,7 @@ fn options(args: &ScoreArgs) -> Result<ScoreOptions, Failure> {
         selection,
         recalibrate: args.validation.recalibrate as usize,
         mc_batches: args.mc.mc_batches as usize,
+        ntk_outputs: args.ntk_outputs,
         adapt,
         noise_images: args.validation.batch as usize,
         seed: args.seed,
@@ -253,6 +260,7 @@ fn run_of(
         "lowering": format!("{:?}", session.network.options().lowering),
         "mc_batches": args.mc.mc_batches,
         "mc_images": args.mc.mc_images,
+        "ntk_outputs": args.ntk_outputs,
         "adapt": options.adapt,
         "reference": args.reference.options(),
         "seed": args.seed,

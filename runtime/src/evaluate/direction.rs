@@ -1,12 +1,17 @@
 //! Which columns are better when they are lower.
 
-/// Columns of `nasbn score`, and usual columns of truth, that are better when lower. All others, costs and
-/// depth among them, count as better when higher: as predictors, that is what their baselines say.
-const LOWER_IS_BETTER: [&str; 3] = ["validation_loss", "loss", "latency_ms"];
+use crate::indicators::catalogue::{self, Direction};
 
-/// Whether lower values of the column are better, as far as its name tells.
+/// Usual columns of truth that are better when lower.
+const LOWER_IS_BETTER: [&str; 2] = ["loss", "latency_ms"];
+
+/// Whether lower values of the column are better: of `nasbn score`'s columns, as their catalogue says; of others, as far
+/// as the name tells. Costs and depth count as better when higher: as predictors, that is what their baselines say.
 pub fn lower_is_better(column: &str) -> bool {
-    LOWER_IS_BETTER.contains(&column)
+    match catalogue::find(column) {
+        Some(indicator) => indicator.direction == Direction::Lower,
+        None => LOWER_IS_BETTER.contains(&column),
+    }
 }
 
 #[cfg(test)]
@@ -15,7 +20,7 @@ mod tests {
 
     #[test]
     fn losses_are_better_when_lower_and_costs_are_not() {
-        assert!(lower_is_better("validation_loss"));
+        assert!(["validation_loss", "loss", "ntk_condition", "mc_nll"].iter().all(|c| lower_is_better(c)));
         assert!(["macs", "depth", "validation_accuracy", "composite"].iter().all(|c| !lower_is_better(c)));
     }
 }

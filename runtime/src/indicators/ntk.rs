@@ -15,14 +15,27 @@ use crate::{
 };
 
 /// Which outputs of the network the kernel is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outputs {
     /// The sum of a sample's logits (as TE-NAS, Chen et al. 2021, arXiv 2102.11535; without its scale
     /// `1 / sqrt(classes)` the pseudo-NTK of Mohamadi et al. 2023, arXiv 2206.12543). One Jacobian.
+    #[default]
     Sum,
     /// Every logit for itself: the kernels of all classes summed, which is the trace over outputs of the whole kernel
     /// `[N, N, classes, classes]`. One Jacobian a class.
     EachClass,
+}
+
+impl Outputs {
+    /// The seeds `[N, classes]` whose Jacobians' kernels are summed.
+    pub fn seeds(self, samples: usize, classes: usize) -> impl Iterator<Item = Array2<f32>> {
+        let seed = move |class: usize| {
+            let one = move |(_, k): (usize, usize)| if self == Self::Sum || k == class { 1.0 } else { 0.0 };
+            Array2::from_shape_fn([samples, classes], one)
+        };
+        (0..if self == Self::Sum { 1 } else { classes }).map(seed)
+    }
 }
 
 /// Theta of a pass that was kept for indicators, `[N, N]`, exactly symmetric. `statistics` are those that the pass wrote.
@@ -42,10 +55,7 @@ pub fn kernel(
     };
     let (samples, classes) = (samples as usize, classes as usize);
     let mut theta = Array2::zeros([samples, samples]);
-    let seeds = if outputs == Outputs::Sum { 1 } else { classes };
-    for class in 0..seeds {
-        let one = |(_, k): (usize, usize)| if outputs == Outputs::Sum || k == class { 1.0 } else { 0.0 };
-        let seed = Array2::from_shape_fn([samples, classes], one);
+    for seed in outputs.seeds(samples, classes) {
         add_gram(&mut theta, &network.jacobian(parameters, statistics, pass, seed.view())?, Parameters::All);
     }
     Ok(theta)
