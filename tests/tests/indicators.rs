@@ -22,6 +22,7 @@ use nasbn_runtime::{
     data::Batch,
     indicators::{
         catalogue::Selection,
+        ntk::Outputs,
         synflow::log_synflow,
         uncertainty::logits,
         zen::{self, Noise},
@@ -220,6 +221,7 @@ fn equal_networks_are_measured_once() {
         selection: Selection::parse("grad_norm,bn_all").unwrap(),
         recalibrate: 1,
         mc_batches: 2,
+        ntk_outputs: Outputs::Sum,
         adapt: None,
         noise_images: 4,
         seed: 0,
