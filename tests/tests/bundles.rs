@@ -72,6 +72,7 @@ impl Victim {
         let paths = self.dir.with_file_name("paths");
         fs::write(&paths, "22212220\n").unwrap();
         let arguments = ["score", "--bundle", text(&self.dir), "--data", "digits", "--threads", "1", "--out", "-"];
+        let arguments = [&arguments[..], &["--indicators", "bn_all,validation"]].concat();
         run("nasbn", &[&arguments[..], &["--paths", text(&paths)], more].concat())
     }
 

@@ -184,7 +184,8 @@ fn costs_rank_nas_bench_macro_as_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let (bundle, scores) = (dir.path().join("bundle"), dir.path().join("scores.csv"));
     export(&bundle, &["--space", "nas-bench-macro", "--image-size", "32", "--classes", "10"]);
-    let arguments = ["score", "--bundle", text(&bundle), "--data", "digits", "--no-validation", "--threads", "1"];
+    let arguments =
+        ["score", "--bundle", text(&bundle), "--data", "digits", "--indicators", "bn_all", "--threads", "1"];
     run("nasbn", &[&arguments[..], &["--paths", text(&truth), "--out", text(&scores)]].concat()).ok();
     let arguments = ["evaluate", "--scores", text(&scores), "--truth", text(&truth), "--truth-column", "mean_acc"];
     let ran = run("nasbn", &[&arguments[..], &["--json", "--bootstrap", "100"]].concat()).ok();

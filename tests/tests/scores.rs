@@ -33,6 +33,7 @@ fn bundle() -> &'static Path {
 
 fn arguments<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["score", "--bundle", text(bundle()), "--data", "digits", "--threads", "1"];
+    arguments.extend(["--reference-paths", "8"]);
     arguments.extend(["--quiet", "--out", text(out)]);
     arguments.extend(FEW.iter().filter(|_| !more.contains(&"--validation-images")));
     arguments.extend(more);

@@ -50,6 +50,9 @@ fn adapt(out: &Path, more: &[&str]) -> Ran {
 fn with_checkpoint(command: &str, out: &Path, more: &[&str]) -> Ran {
     let mut arguments = vec![command, "--bundle", text(bundle()), "--checkpoint", text(checkpoint())];
     arguments.extend(["--data", "digits", "--threads", "1", "--out", text(out)]);
+    if command == "score" {
+        arguments.extend(["--reference-paths", "8"]);
+    }
     arguments.extend(more);
     run("nasbn", &arguments)
 }
@@ -276,7 +279,7 @@ fn training_that_diverges_stops_and_keeps_the_last_checkpoint() {
     adapt(&dir.path().join("new"), &["--epochs", "1", "--rate", "1e6", "--clip-norm", "0"])
         .fails(2, "no checkpoint was written yet");
     let arguments = ["score", "--bundle", text(bundle()), "--checkpoint", text(&out), "--data", "digits"];
-    run("nasbn", &[&arguments[..], &["--random", "1", "--no-validation", "--out", "-"]].concat()).ok();
+    run("nasbn", &[&arguments[..], &["--random", "1", "--indicators", "bn_all", "--out", "-"]].concat()).ok();
 }
 
 #[test]
@@ -348,8 +351,24 @@ fn a_damaged_bundle_or_checkpoint_is_one_clear_error() {
         fs::read_dir(broken.join("graphs")).unwrap().map(|e| e.unwrap().path()).find(|p| text(p).ends_with(".onnx"));
     let graph = graph.unwrap();
     let good = fs::read(&graph).unwrap();
-    let try_bundle =
-        || run("nasbn", &["score", "--bundle", text(&broken), "--data", "digits", "--random", "1", "--out", "-"]);
+    let try_bundle = || {
+        run(
+            "nasbn",
+            &[
+                "score",
+                "--bundle",
+                text(&broken),
+                "--data",
+                "digits",
+                "--random",
+                "1",
+                "--indicators",
+                "bn_all",
+                "--out",
+                "-",
+            ],
+        )
+    };
     try_bundle().ok();
     let mut altered = good.clone();
     altered[10] ^= 1;
@@ -374,7 +393,7 @@ fn a_damaged_bundle_or_checkpoint_is_one_clear_error() {
     copy(checkpoint(), &ruined);
     let try_checkpoint = || {
         let arguments = ["score", "--bundle", text(bundle()), "--checkpoint", text(&ruined), "--data", "digits"];
-        run("nasbn", &[&arguments[..], &["--random", "1", "--no-validation", "--out", "-"]].concat())
+        run("nasbn", &[&arguments[..], &["--random", "1", "--indicators", "bn_all", "--out", "-"]].concat())
     };
     try_checkpoint().ok();
     let names: Vec<PathBuf> = files(&ruined).into_iter().map(|(name, _)| ruined.join(name)).collect();
