@@ -14,7 +14,7 @@ use crate::{
         AdaptError,
         candidate::{self, CandidateOptions},
     },
-    composite::Composite,
+    composite::{self, Composite},
     data::Batch,
     engine::EngineError,
     indicators::{
@@ -184,6 +184,7 @@ impl<'a> Scorer<'a> {
         }
         if let Some(composite) = &self.composite {
             found.insert("composite", composite.score(path));
+            found.extend(composite::COLUMNS.into_iter().zip(composite.ranks(path)));
         }
         let parameters = adapted.as_ref().map_or(self.parameters, |adapted| &adapted.parameters);
         let supernet = self.network.supernet();

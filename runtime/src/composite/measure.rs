@@ -30,6 +30,8 @@ use crate::{
 
 /// Names and weights of the parts, in order. Larger is better in all three.
 pub const PARTS: [(&str, f64); 3] = [("sign_log_det", 2.0), ("ntk_shared_log_det", 1.0), ("mc_log_information", 1.0)];
+/// Columns in which the parts' ranks stand in tables, in the same order.
+pub const COLUMNS: [&str; 3] = ["fitted_expressivity", "fitted_trainability", "fitted_uncertainty"];
 /// Penalty of the fit, in units of a standardised part.
 const RIDGE: f64 = 1.0;
 /// Paths among which ranks are taken.

@@ -8,7 +8,7 @@ mod measure;
 mod rank;
 mod table;
 
-pub use measure::{CompositeError, PARTS, PartFit, ReferenceImages, ReferenceOptions, measure, parts};
+pub use measure::{COLUMNS, CompositeError, PARTS, PartFit, ReferenceImages, ReferenceOptions, measure, parts};
 pub use rank::Ranks;
 pub use table::{Fit, FitError, MIN_PATHS, PathTable};
 
@@ -49,10 +49,15 @@ impl Composite {
         &self.parts
     }
 
+    /// The path's rank in every part, in order.
+    pub fn ranks(&self, path: &Path) -> impl Iterator<Item = f64> {
+        self.parts.iter().map(|part| part.ranks.of(part.table.value(path)))
+    }
+
     /// The weighted mean of the path's ranks: about 0 for the worst of the population, 1 for the best, beyond these for
     /// paths beyond it. The path must be canonical, as the paths of the fit.
     pub fn score(&self, path: &Path) -> f64 {
-        let sum: f64 = self.parts.iter().map(|part| part.weight * part.ranks.of(part.table.value(path))).sum();
+        let sum: f64 = self.parts.iter().zip(self.ranks(path)).map(|(part, rank)| part.weight * rank).sum();
         let weights: f64 = self.parts.iter().map(|part| part.weight).sum();
         if weights > 0.0 { sum / weights } else { 0.0 }
     }
