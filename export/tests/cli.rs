@@ -70,6 +70,8 @@ fn mistakes_exit_with_two_and_say_what_would_be_right() {
         (vec!["build", "--space", "nas-bench-macro", "--out", out], "--force"),
         (vec!["build", "--space", "nonesuch", "--out", fresh], "built-in spaces are"),
         (vec!["build", "--space", "mobilenet", "--width", "nan", "--out", fresh], "--width"),
+        (vec!["build", "--space", "mobilenet", "--classes", "1", "--out", fresh], "--classes <N>': 1 is not in 2..=65535"),
+        (vec!["build", "--space", "mobilenet", "--image-size", "65536", "--out", fresh], "65536 is not in 1..=4096"),
         (vec!["build", "--space", "mobilenet", "--sead", "1", "--out", fresh], "--seed"),
         (vec!["spaces", "nonesuch"], "nas-bench-macro"),
     ] {

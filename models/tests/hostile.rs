@@ -297,7 +297,7 @@ fn the_largest_extents_do_not_overflow() {
     let operators = "[operator.big]\nkind = \"conv\"\nkernel = 31\n\
                      [operator.head]\nkind = \"head\"\nfeatures = 65536\n";
     let text = format!(
-        "schema = 1\nname = \"big\"\nimage = {{ channels = 65536, size = 65536 }}\nclasses = 65536\n\
+        "schema = 1\nname = \"big\"\nimage = {{ channels = 3, size = 4096 }}\nclasses = 65535\n\
          searchable = [\"big\"]\n{operators}[[layer]]\ncandidates = [\"big\"]\nout = 65536\nrepeat = 64\n\
          [[layer]]\noperator = \"big\"\nout = 65536\nrepeat = 1000\n\
          [[layer]]\noperator = \"head\"\nout = \"classes\"\n"

@@ -98,13 +98,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     // Steps go faster if their activations are kept.
     let memory = if options.adapt.is_some() { MemoryMode::Fast } else { MemoryMode::Lean };
     let mut session = setup::open(&args.bundle, memory, args.validation.graphs.into())?;
-    let classes = session.network.supernet().classes();
     let needs_images = options.selection.needs_images() || options.adapt.is_some();
-    if needs_images && classes < 2 {
-        return Err(Failure::usage("with one class, loss, gradients and uncertainty are 0 for every network").hint(
-            "export the bundle for at least two classes, or choose indicators without labels (--indicators bn_all,zen)",
-        ));
-    }
     let paths = setup::paths(&args.paths, session.network.supernet(), args.seed)?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let (images, data) = if needs_images {
