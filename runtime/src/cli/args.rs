@@ -57,7 +57,8 @@ pub struct OutputArgs {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct PathsArgs {
-    /// Paths to take: a CSV file with a column `path` or `arch`, or a path a line; - for stdin
+    /// Paths to take: a CSV file with a column `path` (or `arch`, if it has no `path`), or a path a line; - for
+    /// stdin
     #[arg(long, value_name = "FILE")]
     pub paths: Option<PathBuf>,
     /// Take N random paths, all of different networks

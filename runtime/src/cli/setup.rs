@@ -235,14 +235,15 @@ pub fn paths(args: &PathsArgs, supernet: &Supernet, seed: u64) -> Result<Vec<Pat
     texts.iter().map(located).collect()
 }
 
-/// The paths of a file with their lines: the column `path` or `arch` of a CSV, or every line.
+/// The paths of a file with their lines: the column `path` of a CSV, `arch` if there is none, or every line.
 fn column(text: &str) -> Result<Vec<(u64, String)>, String> {
     let mut index = None;
     let mut found = Vec::new();
     for (number, row) in table::rows(text).enumerate() {
         let Row { line, fields } = row.map_err(|e| e.to_string())?;
         if number == 0 {
-            index = fields.iter().position(|name| name == "path" || name == "arch");
+            let named = |wanted: &str| fields.iter().position(|name| name == wanted);
+            index = named("path").or_else(|| named("arch"));
             if index.is_some() {
                 continue;
             }
@@ -364,6 +365,9 @@ mod tests {
         assert_eq!(found("012\n\n\n210\n"), ["1:012", "4:210"]);
         assert_eq!(found("path\n012\n\n210"), ["2:012", "4:210"]);
         assert_eq!(found("index,arch,acc\n1, 012 ,3\n2,210,4\n"), ["2:012", "3:210"]);
+        // `path` comes first, wherever it stands.
+        assert_eq!(found("path,arch\n012,a\n"), ["2:012"]);
+        assert_eq!(found("arch,acc,path\na,3,012\n"), ["2:012"]);
         assert_eq!(found(""), [""; 0]);
         assert!(column("a,b\n1,2\n").unwrap_err().contains("no column `path` or `arch`"));
         assert!(column("a,path\n1\n").unwrap_err().contains("line 2 has no column 2"));
