@@ -49,11 +49,11 @@ pub struct BuildArgs {
     /// Which operators carry a BatchNorm
     #[arg(long, value_enum, value_name = "WHERE", default_value_t = Placement::EveryOperator)]
     bn: Placement,
-    /// Seed of the frozen weights
+    /// Seed of the frozen weights that are drawn
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Take the frozen weights from this safetensors file instead of drawing them
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     weights: Option<PathBuf>,
     /// Directory to write
     #[arg(long, value_name = "DIR")]

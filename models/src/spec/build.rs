@@ -107,12 +107,7 @@ fn misfit(file: &SpaceFile, places: &[usize], error: SupernetError) -> Problem {
 }
 
 /// The value that was asked for or else the file's; within `range`.
-fn chosen(
-    asked: Option<u32>,
-    own: &Spanned<u32>,
-    range: RangeInclusive<u32>,
-    what: &str,
-) -> Result<u32, Problem> {
+fn chosen(asked: Option<u32>, own: &Spanned<u32>, range: RangeInclusive<u32>, what: &str) -> Result<u32, Problem> {
     let value = asked.unwrap_or(*own.get_ref());
     if range.contains(&value) {
         return Ok(value);
