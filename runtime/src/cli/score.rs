@@ -104,7 +104,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     let (images, data) = if needs_images {
         let data = setup::dataset(&args.data, session.network.supernet())?;
         let order = setup::validation_order(&data, &args.validation, args.seed);
-        let images = setup::score_images(&data, &options, &args.validation, args.mc.mc_images, &order, args.seed)?;
+        let images = setup::score_images(&data, &options, &args.validation, args.mc.mc_images, &order, 0, args.seed)?;
         (images, Some(data))
     } else {
         (Images::default(), None)

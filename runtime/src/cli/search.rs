@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     atomic,
-    data::Normaliser,
+    data::{Batch, BatchList, Normaliser},
     engine::EngineError,
     indicators::{
         catalogue::{self, Indicator, Measurement, Selection},
@@ -32,7 +32,7 @@ use crate::{
     },
     network::Network,
     parameters::BnParameters,
-    score::{Images, ScoreOptions, Scorer},
+    score::{ScoreOptions, Scorer},
     search::{Limits, Method, Outcome, SearchError, SearchOptions, search},
     subnet,
     validation::{Validation, recalibrate, validate},
@@ -204,8 +204,12 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         noise_images: args.validation.batch as usize,
         seed: args.seed,
     };
-    let choose = setup::score_images(&data, &scoring, &args.validation, args.mc.mc_images, &choose, args.seed)?;
-    let report = setup::images(&data, &args.validation, &report, args.seed)?;
+    let (mc_images, recalibrate) = (args.mc.mc_images, args.validation.recalibrate);
+    let choose = setup::score_images(&data, &scoring, &args.validation, mc_images, &choose, recalibrate, args.seed)?;
+    let report = ReportImages {
+        training: &choose.training[..recalibrate as usize],
+        validation: setup::validation(&data, &args.validation, &report)?,
+    };
     let costs = CostTable::new(&supernet);
     let evaluations = args.evaluations.unwrap_or(if args.objective.is_cheap() { 20_000 } else { 300 }) as usize;
     let options = SearchOptions {
@@ -261,14 +265,21 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// Images that results are reported on: training images for statistics, and validation images that the search did
+/// not see.
+struct ReportImages<'a> {
+    training: &'a [Batch],
+    validation: BatchList,
+}
+
 fn measure(
     network: &mut Network,
     path: &Path,
     parameters: &BnParameters,
-    images: &Images,
+    images: &ReportImages,
 ) -> Result<Validation, EngineError> {
-    let statistics = recalibrate(network, path, parameters, &images.training)?;
-    validate(network, path, parameters, &statistics, &images.validation)
+    let statistics = recalibrate(network, path, parameters, images.training)?;
+    validate(network, path, parameters, &statistics, images.validation.iter())
 }
 
 fn infeasible(
@@ -301,7 +312,7 @@ fn describe(
     session: &mut setup::Session,
     parameters: &BnParameters,
     outcome: &Outcome,
-    images: &Images,
+    images: &ReportImages,
     costs: &CostTable,
 ) -> Result<Report, Failure> {
     let supernet = session.network.supernet().clone();
@@ -371,12 +382,12 @@ fn write(
     session: &mut setup::Session,
     parameters: &BnParameters,
     outcome: &Outcome,
-    (images, normaliser): (&Images, &Normaliser),
+    (images, normaliser): (&ReportImages, &Normaliser),
     report: &Report,
 ) -> Result<(), Failure> {
     fs::create_dir_all(out).map_err(|e| Failure::file(out, &e))?;
     let path = &outcome.best.path;
-    let statistics = recalibrate(&mut session.network, path, parameters, &images.training)?;
+    let statistics = recalibrate(&mut session.network, path, parameters, images.training)?;
     let extra = [
         ("score".to_owned(), outcome.best.score.to_string()),
         ("macs".to_owned(), outcome.best.cost.macs.to_string()),
