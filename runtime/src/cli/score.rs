@@ -13,11 +13,12 @@ use sha2::{Digest, Sha256};
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, McArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
-    output, setup,
+    fingerprint, output, setup,
 };
 use crate::{
     adapt::candidate::CandidateOptions,
     atomic,
+    data::Dataset,
     indicators::{
         catalogue::{self, Measurement, Perspective, Selection},
         ntk::Outputs,
@@ -113,8 +114,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     let (mut journal, mut rows) = match to_stdout {
         true => (None, Vec::new()),
         false => {
-            let fingerprint = data.as_ref().map(|data| data.fingerprint());
-            let run = run_of(&args, &options, &session, &parameters, fingerprint, &paths);
+            let run = run_of(&args, &options, &session, &parameters, data.as_deref(), &paths);
             let (journal, rows) = open(&args, &run, &selection, &session, &paths)?;
             (Some(journal), rows)
         }
@@ -232,26 +232,14 @@ fn run_of(
     options: &ScoreOptions,
     session: &setup::Session,
     parameters: &BnParameters,
-    data: Option<String>,
+    data: Option<&Dataset>,
     paths: &[Path],
 ) -> Map<String, Value> {
-    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let numbers = parameters.gamma.iter().chain(&parameters.beta);
-    let numbers: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
     let supernet = session.network.supernet();
     let texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
-    let run = json!({
-        "nasbn": env!("CARGO_PKG_VERSION"),
-        "onnxruntime": format!("1.{}", session.library.minor),
-        "bundle": hex(&session.bundle.digest()),
-        "parameters": hex(&Sha256::digest(&numbers)),
-        "data": data,
-        "paths": hex(&Sha256::digest(texts.join("\n"))),
+    let more = json!({
+        "paths": fingerprint::hex(&Sha256::digest(texts.join("\n"))),
         "indicators": options.selection.to_string(),
-        "batch": args.validation.batch,
-        "recalibrate": args.validation.recalibrate,
-        "validation_images": args.validation.validation_images,
-        "lowering": format!("{:?}", session.network.options().lowering),
         "mc_batches": args.mc.mc_batches,
         "mc_images": args.mc.mc_images,
         "ntk_outputs": args.ntk_outputs,
@@ -259,8 +247,5 @@ fn run_of(
         "reference": args.reference.options(),
         "seed": args.seed,
     });
-    match run {
-        Value::Object(run) => run,
-        _ => Map::new(),
-    }
+    fingerprint::of(session, parameters, data, &args.validation, more)
 }
