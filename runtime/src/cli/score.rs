@@ -12,13 +12,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, McArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
+    args::{BundleArgs, McArgs, OptionalDataArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
     fingerprint, output, setup,
 };
 use crate::{
     adapt::candidate::CandidateOptions,
     atomic,
-    data::Dataset,
+    data::{DataSource, Dataset},
     indicators::{
         catalogue::{self, Measurement, Perspective, Selection},
         ntk::Outputs,
@@ -30,7 +30,7 @@ use crate::{
 
 const EXAMPLES: &str = "Examples:
   nasbn score --bundle bundle --checkpoint checkpoint --data digits --random 1000 --out scores.csv
-  nasbn score --bundle bundle --data digits --paths paths.csv --indicators bn_all,zen --out -
+  nasbn score --bundle bundle --paths paths.csv --indicators bn_all,zen --out -
   nasbn score --bundle bundle --data digits --random 99 --adapt-steps 20 --out s.csv --resume";
 
 /// What is measured unless `--indicators` says otherwise.
@@ -45,7 +45,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
-    data: DataArgs,
+    data: OptionalDataArgs,
     #[command(flatten)]
     paths: PathsArgs,
     /// CSV file to write; - for stdout. Rows stand in FILE.partial until all are there
@@ -96,14 +96,18 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     if to_stdout && args.resume {
         return Err(Failure::usage("--resume has nothing to go on from with --out -").hint("name a file with --out"));
     }
+    if to_stdout && args.output.json {
+        return Err(Failure::usage("--json and --out - both want standard output")
+            .hint("leave out --json for the table, or name a file with --out"));
+    }
+    let source = images_of(&args, &options)?;
     // Steps go faster if their activations are kept.
     let memory = if options.adapt.is_some() { MemoryMode::Fast } else { MemoryMode::Lean };
     let mut session = setup::open(&args.bundle, memory, args.validation.graphs.into())?;
-    let needs_images = options.selection.needs_images() || options.adapt.is_some();
     let paths = setup::paths(&args.paths, session.network.supernet(), args.seed)?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
-    let (images, data) = if needs_images {
-        let data = setup::dataset(&args.data, session.network.supernet())?;
+    let (images, data) = if let Some(source) = source {
+        let data = setup::dataset_of(source, &args.data.reading, session.network.supernet())?;
         let order = setup::validation_order(&data, &args.validation, args.seed);
         let images = setup::score_images(&data, &options, &args.validation, args.mc.mc_images, &order, 0, args.seed)?;
         (images, Some(data))
@@ -123,7 +127,13 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     let bar = output::bar(paths.len() as u64, args.output.quiet);
     bar.set_position(rows.len() as u64);
     let composite = match (&data, options.selection.needs(Measurement::Composite)) {
-        (Some(data), true) => setup::composite(&mut session, data, args.reference, &interrupted, args.output.quiet)?,
+        (Some(data), true) => {
+            let measured = setup::composite(&mut session, data, args.reference, &interrupted, args.output.quiet);
+            measured.map_err(|failure| match journal.is_some() && interrupted.load(Ordering::SeqCst) {
+                true => failure.hint("go on with the same command and --resume"),
+                false => failure,
+            })?
+        }
         _ => None,
     };
     let mut scorer = Scorer::new(&mut session.network, &parameters, &images, options).with_composite(composite);
@@ -172,6 +182,21 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         output::line(format!("{}: {} paths, {distinct} different networks", args.out.display(), rows.len()))?;
     }
     Ok(Exit::Done)
+}
+
+/// Where images come from, if any are needed.
+fn images_of<'a>(args: &'a ScoreArgs, options: &ScoreOptions) -> Result<Option<&'a DataSource>, Failure> {
+    let chosen = options.selection.indicators();
+    let needing = chosen.iter().filter(|i| i.measurement.needs_images()).map(|i| i.name);
+    let needing: Vec<&str> = needing.chain(options.adapt.map(|_| "--adapt-steps")).collect();
+    match (&args.data.data, needing.as_slice()) {
+        (_, []) => Ok(None),
+        (Some(source), _) => Ok(Some(source)),
+        (None, needing) => {
+            Err(Failure::usage(format!("--data is missing: images are needed for {}", needing.join(", ")))
+                .hint("name some, as with --data digits, or only --indicators that need none, as bn_all,bn_last,zen"))
+        }
+    }
 }
 
 /// What is measured, from the arguments.

@@ -21,13 +21,13 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, LibraryArgs, PathsArgs, ReferenceArgs, ValidationArgs},
+    args::{BundleArgs, DataArgs, LibraryArgs, PathsArgs, ReadingArgs, ReferenceArgs, ValidationArgs},
     output,
 };
 use crate::{
     checkpoint::Checkpoint,
     composite::{self, Composite, CompositeError, PartFit},
-    data::{self, Batch, BatchList, Dataset, ImageSpec, LoadOptions, Part},
+    data::{self, Batch, BatchList, DataSource, Dataset, ImageSpec, LoadOptions, Part},
     indicators::catalogue::Measurement,
     network::{Network, NetworkOptions},
     ort_library::{self, Library},
@@ -77,6 +77,11 @@ pub fn open(args: &BundleArgs, memory: MemoryMode, lowering: Lowering) -> Result
 /// Loads the images that fit the supernet. Where a source has no validation part of its own, the images
 /// held back are the same for every `--seed`, so that no command validates on what another trained on.
 pub fn dataset(args: &DataArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Failure> {
+    dataset_of(&args.data, &args.reading, supernet)
+}
+
+/// [`dataset`] from its parts.
+pub fn dataset_of(source: &DataSource, args: &ReadingArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Failure> {
     let image = supernet.image();
     let spec = ImageSpec {
         channels: image.channels as usize,
@@ -89,7 +94,7 @@ pub fn dataset(args: &DataArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Fai
         validation_fraction: args.validation_fraction,
         ..LoadOptions::default()
     };
-    Ok(Arc::new(data::load(&args.data, &spec, &options)?))
+    Ok(Arc::new(data::load(source, &spec, &options)?))
 }
 
 /// BatchNorm parameters: those of the checkpoint, or the initial ones.
