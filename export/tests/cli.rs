@@ -70,6 +70,13 @@ fn mistakes_exit_with_two_and_say_what_would_be_right() {
         (vec!["build", "--space", "nas-bench-macro", "--out", out], "--force"),
         (vec!["build", "--space", "nonesuch", "--out", fresh], "built-in spaces are"),
         (vec!["build", "--space", "mobilenet", "--width", "nan", "--out", fresh], "--width"),
+        (
+            vec!["build", "--space", "mobilenet", "--classes", "1", "--out", fresh],
+            "--classes <N>': 1 is not in 2..=65535",
+        ),
+        (vec!["build", "--space", "mobilenet", "--image-size", "65536", "--out", fresh], "65536 is not in 1..=4096"),
+        (vec!["build", "--space", "mobilenet", "--weights", "w", "--seed", "0", "--out", fresh], "cannot be used with"),
+        (vec!["build", "--space", "mobilenet", "--weights", "/none", "--out", fresh], "hint: name a safetensors file"),
         (vec!["build", "--space", "mobilenet", "--sead", "1", "--out", fresh], "--seed"),
         (vec!["spaces", "nonesuch"], "nas-bench-macro"),
     ] {
@@ -125,9 +132,26 @@ fn a_full_disk_leaves_the_old_bundle_and_nothing_else() {
     let output = Command::new("sh").args(["-c", script, PROGRAM]).args(arguments).output().unwrap();
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("weights.safetensors cannot be written") && said.contains("hint: make room"), "{said}");
+    assert!(
+        said.contains("b/graphs/weights.safetensors cannot be written") && said.contains("hint: make room"),
+        "{said}"
+    );
+    assert!(!said.contains(".partial-"), "a temporary name: {said}");
     assert_eq!(names(root.path()), ["b"]);
     assert_eq!(Bundle::open(&out).unwrap().manifest().seed, 0);
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named_as_it_was_given() {
+    // No user may make files there.
+    let output = run(&[&SMALL[..], &["/proc/self/fdinfo/bundle"]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.starts_with("error: /proc/self/fdinfo/bundle cannot be written: ") && said.contains("hint:"),
+        "{said}"
+    );
+    assert!(!said.contains(".partial-") && !said.contains("at path"), "a temporary name: {said}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use alloc::{
     vec::Vec,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{Supernet, signature, supernet::SupernetError};
 
@@ -16,6 +17,8 @@ pub const MANIFEST_FILE: &str = "manifest.postcard";
 pub const MAGIC: [u8; 8] = *b"NASBNBDL";
 /// Version of the format that this program writes and reads.
 pub const FORMAT_VERSION: u32 = 2;
+/// Bytes of the SHA-256 that a manifest ends with.
+const DIGEST_BYTES: usize = 32;
 /// Largest manifest that is read, bytes.
 pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 
@@ -224,16 +227,18 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Bytes of the manifest's file: magic, version (u32, little endian), postcard.
+    /// Bytes of the manifest's file: magic, version (u32, little endian), postcard, and the SHA-256 of all that.
     ///
     /// # Errors
     /// Never for a manifest whose parts fit in memory; postcard's own error otherwise.
     pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
         let body = postcard::to_allocvec(self).map_err(|e| ManifestError::Damaged(alloc::format!("{e}")))?;
-        let mut bytes = Vec::with_capacity(12 + body.len());
+        let mut bytes = Vec::with_capacity(12 + body.len() + DIGEST_BYTES);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes.extend_from_slice(&body);
+        let digest = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&digest);
         Ok(bytes)
     }
 
@@ -245,12 +250,19 @@ impl Manifest {
         let Some(rest) = bytes.strip_prefix(&MAGIC) else {
             return Err(ManifestError::Foreign);
         };
-        let Some((version, body)) = rest.split_first_chunk::<4>() else {
+        let Some((version, rest)) = rest.split_first_chunk::<4>() else {
             return Err(ManifestError::Damaged("it ends within its version".into()));
         };
         let found = u32::from_le_bytes(*version);
         if found != FORMAT_VERSION {
             return Err(ManifestError::Version { found });
+        }
+        let Some((body, digest)) = rest.split_last_chunk::<DIGEST_BYTES>() else {
+            return Err(ManifestError::Damaged("it ends before its SHA-256".into()));
+        };
+        // What was altered by accident is told before any of it is believed; who alters it on purpose can make this fit.
+        if Sha256::digest(&bytes[..bytes.len() - DIGEST_BYTES])[..] != digest[..] {
+            return Err(ManifestError::Damaged("its SHA-256 is not the one that it ends with".into()));
         }
         let (manifest, left): (Self, _) =
             postcard::take_from_bytes(body).map_err(|e| ManifestError::Damaged(alloc::format!("{e}")))?;
@@ -263,6 +275,11 @@ impl Manifest {
 
     fn validate(&self) -> Result<(), ManifestError> {
         self.supernet.validate()?;
+        let epsilon = self.epsilon();
+        if !(epsilon > 0.0 && epsilon < 1.0) {
+            let problem = format!("an epsilon of {epsilon} is not possible; above 0 and below 1 is");
+            return Err(ManifestError::Damaged(problem));
+        }
         let mut names = BTreeSet::new();
         for file in &self.files {
             if !is_plain(&file.name) || file.name == MANIFEST_FILE || !names.insert(&file.name) {

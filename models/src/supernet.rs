@@ -130,6 +130,14 @@ fn broken(place: String, problem: impl Into<String>) -> SupernetError {
     SupernetError::Structure { place, problem: problem.into() }
 }
 
+/// Colour planes that an image may have: grey, or red, green and blue.
+pub const IMAGE_CHANNELS: [u32; 2] = [1, 3];
+/// Largest side of an image, pixels.
+pub const MAX_IMAGE_SIDE: u32 = 4096;
+/// Fewest classes: with one, every network has a loss of 0.
+pub const MIN_CLASSES: u32 = 2;
+/// Most classes.
+pub const MAX_CLASSES: u32 = 65535;
 /// Most nodes, and most edges, of a supernet.
 pub(crate) const MAX_PARTS: usize = 4096;
 /// Most pairs of an edge and an operator that may stand on it; bounds the work that a hostile bundle asks for.

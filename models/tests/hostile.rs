@@ -5,11 +5,12 @@
 use nasbn_models::{
     BnPlacement, Combine, Manifest, Supernet,
     cost::CostTable,
-    manifest::{Graph, Lowering, MAGIC, ManifestError, MemoryMode, NamedPort, Owner, Port, Role},
+    manifest::{FORMAT_VERSION, Graph, Lowering, MAGIC, ManifestError, MemoryMode, NamedPort, Owner, Port, Role},
     sample,
     spec::{self, SpaceOptions},
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use sha2::{Digest, Sha256};
 
 const OPTIONS: SpaceOptions =
     SpaceOptions { image_size: None, classes: None, width: 1.0, placement: BnPlacement::EveryOperator };
@@ -21,7 +22,6 @@ fn tiny() -> Supernet {
 fn manifest() -> Manifest {
     Manifest {
         generator: "test".into(),
-
         supernet: tiny(),
         seed: 0,
         weights: "he-normal".into(),
@@ -33,6 +33,23 @@ fn manifest() -> Manifest {
         initial_file: 1,
         graphs: graphs(&tiny()),
     }
+}
+
+/// Bytes of the SHA-256 that a manifest ends with.
+const DIGEST_BYTES: usize = 32;
+
+/// What stands before the SHA-256 of a manifest.
+fn unsealed(manifest: &Manifest) -> Vec<u8> {
+    let mut bytes = manifest.encode().unwrap();
+    bytes.truncate(bytes.len() - DIGEST_BYTES);
+    bytes
+}
+
+/// `bytes` with the SHA-256 that fits them, as somebody would make it who alters a manifest on purpose.
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let digest = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&digest);
+    bytes
 }
 
 /// The graphs that an exporter writes, in one lowering: what validation must let through.
@@ -157,14 +174,19 @@ fn mangled_manifests_are_errors() {
     for end in (0..bytes.len()).step_by(3) {
         assert!(Manifest::decode(&bytes[..end]).is_err());
     }
+    let body = unsealed(&manifest);
+    assert_eq!(sealed(body.clone()), bytes);
+    for end in (0..body.len()).step_by(3) {
+        assert!(Manifest::decode(&sealed(body[..end].to_vec())).is_err());
+    }
     for _ in 0..6_000 {
-        let mut mangled = bytes.clone();
+        let mut mangled = body.clone();
         for _ in 0..=sample::below(&mut rng, 3) {
-            let at = sample::below(&mut rng, bytes.len() as u32) as usize;
+            let at = sample::below(&mut rng, body.len() as u32) as usize;
             mangled[at] = sample::below(&mut rng, 256) as u8;
         }
         // Whatever it says, it must not panic, and what passes must be usable.
-        if let Ok(read) = Manifest::decode(&mangled) {
+        if let Ok(read) = Manifest::decode(&sealed(mangled)) {
             ports_are_within_their_owner(&read);
             use_it(&read.supernet, &mut rng);
         }
@@ -193,7 +215,7 @@ fn file_names_that_leave_the_bundle_are_refused() {
             supernet: tiny(),
             seed: 0,
             weights: String::new(),
-            epsilon_bits: 0,
+            epsilon_bits: 1e-5f32.to_bits(),
             files: vec![nasbn_models::manifest::FileEntry { name: name.into(), bytes: 0, sha256: [0; 32] }],
             weights_file: 0,
             initial_file: 0,
@@ -217,25 +239,53 @@ fn use_it(supernet: &Supernet, rng: &mut ChaCha8Rng) {
 fn random_bytes_are_errors() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     for round in 0..20_000 {
-        let mut bytes: Vec<u8> = if round % 4 == 0 { Vec::new() } else { [&MAGIC[..], &[1, 0, 0, 0]].concat() };
+        let head = [&MAGIC[..], &FORMAT_VERSION.to_le_bytes()].concat();
+        let mut bytes: Vec<u8> = if round % 4 == 0 { Vec::new() } else { head };
         for _ in 0..sample::below(&mut rng, 300) {
             // Small numbers make lengths and tags that are believed.
             let range = if round % 2 == 0 { 256 } else { 6 };
             bytes.push(sample::below(&mut rng, range) as u8);
         }
         assert!(Manifest::decode(&bytes).is_err());
+        assert!(Manifest::decode(&sealed(bytes)).is_err());
     }
 }
 
 #[test]
-fn flipped_bits_never_panic() {
+fn every_flipped_bit_is_refused() {
+    let mut bytes = manifest().encode().unwrap();
+    for bit in 0..8 * bytes.len() {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let error = Manifest::decode(&bytes).unwrap_err();
+        let expected = match bit / 8 {
+            0..8 => matches!(error, ManifestError::Foreign),
+            8..12 => matches!(error, ManifestError::Version { .. }),
+            _ => matches!(error, ManifestError::Damaged(_)) && error.to_string().contains("SHA-256"),
+        };
+        assert!(expected, "bit {bit}: {error}");
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    Manifest::decode(&bytes).unwrap();
+}
+
+#[test]
+fn an_epsilon_that_makes_no_sense_is_refused() {
+    for epsilon in [0.0, -0.0, -1.0, 1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let manifest = Manifest { epsilon_bits: epsilon.to_bits(), ..manifest() };
+        let error = Manifest::decode(&manifest.encode().unwrap()).unwrap_err();
+        assert!(error.to_string().contains(&format!("an epsilon of {epsilon} ")), "{error}");
+    }
+}
+
+#[test]
+fn flipped_bits_under_a_sha256_that_fits_never_panic() {
     let mut rng = ChaCha8Rng::seed_from_u64(10);
-    let bytes = manifest().encode().unwrap();
+    let body = unsealed(&manifest());
     // A step that is no multiple of 8 meets every bit of a byte in some field or other.
-    for bit in (0..8 * bytes.len()).step_by(11) {
-        let mut mangled = bytes.clone();
+    for bit in (0..8 * body.len()).step_by(11) {
+        let mut mangled = body.clone();
         mangled[bit / 8] ^= 1 << (bit % 8);
-        if let Ok(read) = Manifest::decode(&mangled) {
+        if let Ok(read) = Manifest::decode(&sealed(mangled)) {
             ports_are_within_their_owner(&read);
             use_it(&read.supernet, &mut rng);
         }
@@ -247,7 +297,7 @@ fn the_largest_extents_do_not_overflow() {
     let operators = "[operator.big]\nkind = \"conv\"\nkernel = 31\n\
                      [operator.head]\nkind = \"head\"\nfeatures = 65536\n";
     let text = format!(
-        "schema = 1\nname = \"big\"\nimage = {{ channels = 65536, size = 65536 }}\nclasses = 65536\n\
+        "schema = 1\nname = \"big\"\nimage = {{ channels = 3, size = 4096 }}\nclasses = 65535\n\
          searchable = [\"big\"]\n{operators}[[layer]]\ncandidates = [\"big\"]\nout = 65536\nrepeat = 64\n\
          [[layer]]\noperator = \"big\"\nout = 65536\nrepeat = 1000\n\
          [[layer]]\noperator = \"head\"\nout = \"classes\"\n"

@@ -145,9 +145,13 @@ fn mistakes_get_their_line_and_what_was_expected() {
         ("schema = 1", "schema = 9", "reads schema 1"),
         ("schema = 1", "schema == 1", "extra `=`"),
         ("text_form = \"digits\"", "text_form = \"digit\"", "expected `digits` or `dashed`"),
-        ("size = 8", "size = 0", "1 to 65536"),
+        ("size = 8", "size = 0", "1 to 4096"),
+        ("size = 8", "size = 4097", "an image size of 4097 is not possible; 1 to 4096 is"),
+        ("channels = 3", "channels = 2", "1 (grey) or 3"),
+        ("classes = 10", "classes = 1", "a number of classes of 1 is not possible; 2 to 65535 is"),
+        ("classes = 10", "classes = 65536", "2 to 65535"),
         ("size = 8", "size = -8", "invalid value"),
-        ("classes = 10", "classes = 0", "1 to 65536"),
+        ("classes = 10", "classes = 0", "2 to 65535"),
         ("divisor = 4", "divisor = 0", "1 to 65536"),
         ("searchable = [\"none\"", "searchable = [1", "expected a string"),
         ("searchable = [\"none\"", "searchable = [\"skip\"", "listed twice"),
@@ -201,6 +205,13 @@ fn what_no_line_can_be_blamed_for_is_said_too() {
         let error = spec::parse(TINY, "x", &SpaceOptions { width, ..OPTIONS }).unwrap_err();
         assert!(error.problem.contains("above 0 and at most 16"), "{error}");
     }
-    let error = spec::parse(TINY, "x", &SpaceOptions { image_size: Some(0), ..OPTIONS }).unwrap_err();
-    assert!(error.problem.contains("an image size of 0"), "{error}");
+    for (size, classes, words) in [
+        (Some(0), None, "an image size of 0 was asked for and is not possible; 1 to 4096 is"),
+        (Some(65536), None, "an image size of 65536 was asked for"),
+        (None, Some(1), "a number of classes of 1 was asked for and is not possible; 2 to 65535 is"),
+    ] {
+        let options = SpaceOptions { image_size: size, classes, ..OPTIONS };
+        let error = spec::parse(TINY, "x", &options).unwrap_err();
+        assert!(error.problem.contains(words), "{error}");
+    }
 }

@@ -27,9 +27,9 @@ pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     // As readable as the old file, or as any new one within the user's umask.
     let mode = present.map_or_else(|| Permissions::from_mode(0o666), |m| m.permissions());
     let directory = directory_of(&target);
-    let mut temporary =
-        tempfile::Builder::new().prefix(&prefix(&target)).permissions(mode.clone()).tempfile_in(directory)?;
-    temporary.write_all(contents)?;
+    let temporary = tempfile::Builder::new().prefix(&prefix(&target)).permissions(mode.clone()).tempfile_in(directory);
+    let temporary = temporary.map_err(unnamed)?;
+    temporary.as_file().write_all(contents)?;
     if target.exists() {
         temporary.as_file().set_permissions(mode)?;
     }
@@ -40,6 +40,14 @@ pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
         let _ = directory.sync_all();
     }
     Ok(())
+}
+
+/// The error without the name of the temporary file, which `tempfile` adds and which nobody has asked for.
+fn unnamed(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((what, _)) => io::Error::new(error.kind(), what.to_owned()),
+        None => error,
+    }
 }
 
 /// Removes what killed processes left of files named `name`... in `directory`. Only for one who holds the
@@ -90,6 +98,14 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn errors_do_not_name_the_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write(&dir.path().join("none/scores.csv"), b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("No such file") && !error.to_string().contains(".nasbn-"), "{error}");
     }
 
     #[test]

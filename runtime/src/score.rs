@@ -15,7 +15,7 @@ use crate::{
         candidate::{self, CandidateOptions},
     },
     composite::{self, Composite},
-    data::Batch,
+    data::{Batch, BatchList},
     engine::EngineError,
     indicators::{
         bn::BnTable,
@@ -79,8 +79,8 @@ impl ScoreOptions {
 pub struct Images {
     /// Mini-batches of training images: for statistics, gradients and adaptation.
     pub training: Vec<Batch>,
-    /// Mini-batches that loss and accuracy are measured on.
-    pub validation: Vec<Batch>,
+    /// Mini-batches that loss and accuracy are measured on, made when they are used: they may be many.
+    pub validation: BatchList,
     /// Mini-batches of validation images that uncertainty is measured on.
     pub uncertainty: Vec<Batch>,
 }
@@ -240,7 +240,7 @@ impl<'a> Scorer<'a> {
         }
         if needs(Measurement::Validation) {
             let statistics = moments.statistics(self.network.layout());
-            let validation = validate(self.network, path, parameters, &statistics, &self.images.validation)?;
+            let validation = validate(self.network, path, parameters, &statistics, self.images.validation.iter())?;
             found.insert("validation_loss", validation.loss);
             found.insert("validation_accuracy", validation.accuracy);
         }

@@ -1,5 +1,7 @@
 //! Loss and accuracy of a path with inherited BatchNorm, its statistics recalibrated.
 
+use std::borrow::Borrow;
+
 use nasbn_models::Path;
 use serde::Serialize;
 
@@ -96,10 +98,11 @@ pub fn validate(
     path: &Path,
     parameters: &BnParameters,
     statistics: &Statistics,
-    batches: &[Batch],
+    batches: impl IntoIterator<Item = impl Borrow<Batch>>,
 ) -> Result<Validation, EngineError> {
     let (mut loss, mut correct, mut images) = (0.0, 0usize, 0usize);
     for batch in batches {
+        let batch = batch.borrow();
         let logits = network.evaluate(path, parameters, statistics, batch.images.view())?;
         let output = network.loss(&logits, &batch.labels)?;
         loss += output.sample_loss.iter().map(|&l| f64::from(l)).sum::<f64>();

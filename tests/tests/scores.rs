@@ -220,15 +220,25 @@ fn bad_input_is_refused_with_what_would_be_right() {
     with(&["--batch", "2000"]).fails(2, "2000");
     with(&["--indicators", "grad_norm", "--batch", "1438"]).fails(2, "1438");
     score(Path::new("-"), &["--random", "1", "--resume"]).fails(2, "--resume");
+    score(Path::new("-"), &["--random", "1", "--json"]).fails(2, "--json and --out -");
     assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "something was written");
-    // Costs and noise need neither images nor labels.
-    let single = dir.path().join("single");
-    export(&single, &["--space", "nas-bench-macro", "--image-size", "8", "--width", "0.25", "--classes", "1"]);
-    let common = ["score", "--bundle", text(&single), "--data", "digits", "--random", "2", "--out", text(&out)];
-    run("nasbn", &common).fails(2, "with one class");
-    run("nasbn", &[&common[..], &["--indicators", "cost,zen"]].concat()).ok();
-    let header = fs::read_to_string(&out).unwrap().lines().next().unwrap().to_owned();
-    assert_eq!(header, "path,canonical,macs,params,depth,peak_activation_bytes,zen");
+}
+
+#[test]
+fn images_are_asked_for_only_if_an_indicator_looks_at_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("s.csv");
+    let common = ["score", "--bundle", text(bundle()), "--random", "2", "--out", text(&out)];
+    let with = |more: &[&str]| run("nasbn", &[&common[..], more].concat());
+    with(&[]).fails(2, "images are needed for validation_loss, validation_accuracy, composite");
+    with(&["--no-validation"]).fails(2, "images are needed for composite");
+    with(&["--indicators", "bn_all", "--adapt-steps", "1"]).fails(2, "--adapt-steps");
+    assert!(!out.exists());
+    with(&["--no-validation", "--indicators", "bn_all,validation,zen"]).ok();
+    let header = || fs::read_to_string(&out).unwrap().lines().next().unwrap().to_owned();
+    assert_eq!(header(), "path,canonical,macs,params,depth,peak_activation_bytes,bn_all,zen");
+    with(&["--indicators", "cost,zen"]).ok();
+    assert_eq!(header(), "path,canonical,macs,params,depth,peak_activation_bytes,zen");
 }
 
 #[test]

@@ -340,6 +340,11 @@ fn the_rate_finder_suggests_a_rate() {
     let suggested = curve["suggested"].as_f64().unwrap();
     assert!((0.01..5.0).contains(&suggested), "{suggested}");
     assert!(!dir.path().join("c").exists());
+    // It writes nothing, so it need not be told where; a run that does must.
+    let arguments = ["adapt", "--bundle", text(bundle()), "--data", "digits", "--threads", "1"];
+    let without = run("nasbn", &[&arguments[..], &["--find-rate", "--path", "22212220", "--json"]].concat()).ok();
+    assert_eq!(without.stdout, ran.stdout);
+    run("nasbn", &arguments).fails_usage();
 }
 
 #[test]

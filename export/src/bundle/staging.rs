@@ -36,7 +36,7 @@ impl Staging {
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).permissions(mode);
         loop {
-            let directory = builder.tempdir_in(&parent)?;
+            let directory = builder.tempdir_in(&parent).map_err(unnamed)?;
             let lock = File::open(directory.path())?;
             // Some file systems have no locks; leftovers then stay.
             let _ = lock.lock();
@@ -108,6 +108,14 @@ impl Staging {
         let _ = lock.lock();
         fs::rename(&self.target, &aside)?;
         Ok((aside, lock))
+    }
+}
+
+/// The error without the name of the temporary file, which `tempfile` adds and which nobody has asked for.
+fn unnamed(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((what, _)) => io::Error::new(error.kind(), what.to_owned()),
+        None => error,
     }
 }
 

@@ -99,24 +99,43 @@ pub enum WriteError {
 
 impl WriteError {
     /// What a user can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> &'static str {
+        /// For what cannot happen with a space that was read from a file.
+        const REPORT: &str = "this space cannot be exported: report it with its file as an error of nasbn-export";
         match self {
-            Self::Exists { what, .. } if *what == BUNDLE => Some("replace it with --force, or name another directory"),
-            Self::Foreign { .. } => Some("move these files elsewhere, or name another directory with --out"),
-            Self::Exists { .. } => Some("name a directory that does not exist yet"),
+            Self::Exists { what, .. } if *what == BUNDLE => "replace it with --force, or name another directory",
+            Self::Foreign { .. } => "move these files elsewhere, or name another directory with --out",
+            Self::Exists { .. } => "name a directory that does not exist yet",
             Self::Weights(SourceError::Tensors { .. }) => {
-                Some("`nasbn-export build` without --weights writes graphs/weights.safetensors as an example")
+                "`nasbn-export build` without --weights writes graphs/weights.safetensors as an example"
+            }
+            Self::Weights(SourceError::File(_)) => "name a safetensors file that this user may read with --weights",
+            Self::Weights(SourceError::NotFinite { .. }) => {
+                "weights must be numbers: save them again from a network whose training did not diverge"
             }
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                    Some("make room and try again; nothing was left behind")
+                    "make room and try again; nothing was left behind"
                 }
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    Some("name a directory that you may write to with --out")
+                    "name a directory that you may write to with --out"
                 }
-                _ => None,
+                _ => "check that --out names a place for a new directory; what was there is as it was",
             },
-            _ => None,
+            Self::Supernet(_) => "docs/spaces.md says what a space may be",
+            Self::Manifest(_) => "make the space smaller: fewer layers, candidates or nodes",
+            Self::Graph { .. } | Self::External { .. } => REPORT,
+        }
+    }
+
+    /// With the file's place in `out` instead of the directory `staged`, which is gone.
+    fn placed(self, staged: &Path, out: &Path) -> Self {
+        match self {
+            Self::Io { path, source } => match path.strip_prefix(staged) {
+                Ok(name) => Self::Io { path: out.join(name), source },
+                Err(_) => Self::Io { path, source },
+            },
+            other => other,
         }
     }
 }
@@ -167,8 +186,26 @@ pub fn write(
         move |source| WriteError::Io { path, source }
     };
     let staging = Staging::new(out).map_err(at(out))?;
-    let mut writer = Writer::new(staging.path()).map_err(at(out))?;
-    let (weights_file, layout) = writer.weights(&specs, &source)?;
+    let manifest = fill(staging.path(), supernet, options, (&specs, &source), progress)
+        .map_err(|error| error.placed(staging.path(), out))?;
+    let mut files: Vec<PathBuf> = manifest.files.iter().map(|f| f.name.clone().into()).collect();
+    files.extend([MANIFEST_FILE.into(), GRAPHS.into()]);
+    // Once more: files may have come in the meantime.
+    may_write(out, options.force)?;
+    staging.publish(&files, options.force).map_err(at(out))?;
+    Ok(manifest)
+}
+
+/// Writes everything to the directory `root`, the manifest last.
+fn fill(
+    root: &Path,
+    supernet: &Supernet,
+    options: &BuildOptions,
+    (specs, source): (&[WeightSpec], &WeightSource),
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Manifest, WriteError> {
+    let mut writer = Writer::new(root).map_err(|source| WriteError::Io { path: root.to_owned(), source })?;
+    let (weights_file, layout) = writer.weights(specs, source)?;
     let initial_file = writer.initial(supernet)?;
     let graphs = writer.graphs(supernet, &layout, progress)?;
     let manifest = Manifest {
@@ -185,13 +222,8 @@ pub fn write(
     let bytes = manifest.encode()?;
     // What is written can be read: a manifest that this program would refuse is never published.
     Manifest::decode(&bytes)?;
-    let path = staging.path().join(MANIFEST_FILE);
-    fs::write(&path, &bytes).map_err(at(&path))?;
-    let mut files: Vec<PathBuf> = manifest.files.iter().map(|f| f.name.clone().into()).collect();
-    files.extend([MANIFEST_FILE.into(), GRAPHS.into()]);
-    // Once more: files may have come in the meantime.
-    may_write(out, options.force)?;
-    staging.publish(&files, options.force).map_err(at(out))?;
+    let path = root.join(MANIFEST_FILE);
+    fs::write(&path, &bytes).map_err(|source| WriteError::Io { path, source })?;
     Ok(manifest)
 }
 
@@ -429,5 +461,38 @@ impl<W: Write> Write for Hashed<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_place_that_was_asked_for() {
+        let io = |path: &str| WriteError::Io { path: path.into(), source: io::ErrorKind::StorageFull.into() };
+        let placed = |path: &str| io(path).placed(Path::new("a/.b.partial-x"), Path::new("a/b")).to_string();
+        assert_eq!(placed("a/.b.partial-x/graphs/w"), "a/b/graphs/w cannot be written: no storage space");
+        assert!(placed("a/c").starts_with("a/c cannot"));
+    }
+
+    #[test]
+    fn every_error_has_a_hint() {
+        let io = |kind: io::ErrorKind| WriteError::Io { path: "b".into(), source: kind.into() };
+        let structure = SupernetError::Structure { place: "p".into(), problem: "q".into() };
+        let file = || PathBuf::from("w");
+        let errors = [
+            io(io::ErrorKind::StorageFull),
+            io(io::ErrorKind::PermissionDenied),
+            io(io::ErrorKind::NotADirectory),
+            WriteError::Supernet(structure),
+            WriteError::Exists { path: file(), what: BUNDLE },
+            WriteError::Exists { path: file(), what: "no directory" },
+            WriteError::Foreign { path: file(), files: Vec::new() },
+            WriteError::Weights(SourceError::Tensors { path: file(), problems: Vec::new() }),
+            WriteError::Weights(SourceError::NotFinite { path: file(), name: "n".into() }),
+            WriteError::Manifest(ManifestError::Foreign),
+        ];
+        assert!(errors.iter().all(|error| error.hint().len() > 10));
     }
 }

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use nasbn_models::{
     BnPlacement, Supernet,
     spec::{self, SpaceOptions},
+    supernet::{MAX_CLASSES, MAX_IMAGE_SIDE, MIN_CLASSES},
 };
 use serde_json::json;
 
@@ -37,10 +38,10 @@ pub struct BuildArgs {
     #[arg(long, value_name = "NAME|FILE")]
     space: String,
     /// Side of the square images, pixels [default: that of the space]
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=MAX_IMAGE_SIDE as i64))]
     image_size: Option<u32>,
     /// Number of classes [default: that of the space]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(MIN_CLASSES as i64..=MAX_CLASSES as i64))]
     classes: Option<u32>,
     /// Factor of all channels but the image's and the classes'
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
@@ -48,11 +49,11 @@ pub struct BuildArgs {
     /// Which operators carry a BatchNorm
     #[arg(long, value_enum, value_name = "WHERE", default_value_t = Placement::EveryOperator)]
     bn: Placement,
-    /// Seed of the frozen weights
+    /// Seed of the frozen weights that are drawn
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Take the frozen weights from this safetensors file instead of drawing them
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     weights: Option<PathBuf>,
     /// Directory to write
     #[arg(long, value_name = "DIR")]

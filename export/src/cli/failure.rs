@@ -66,6 +66,6 @@ impl From<CheckError> for Failure {
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
-        Self::new(&error, error.hint())
+        Self::new(&error, Some(error.hint()))
     }
 }

@@ -1,10 +1,16 @@
 //! What a path is, in words that training programs understand.
 
-use nasbn_models::{Combine, Form, Path, Primitive, Program, Selection, Supernet};
+use nasbn_models::{Combine, Form, Path, Primitive, Program, Selection, Supernet, cost::CostTable};
 use serde_json::{Value, json};
+
+use crate::weights::program_weights;
 
 /// The definition of `path` that needs nothing else to be read: nodes, edges and their primitives
 /// with weights' names, as in the parameters' file. Holds [`timm_arch_def`] as `timm` where there is one.
+///
+/// `params` are those of the network as it is to be trained and deployed, as in every table of costs; `onnx_params` also
+/// count the fairness BatchNorms of operators that have none of their own, which the network's file keeps (before folding):
+/// without them the inherited parameters do not give the accuracy that was measured.
 pub fn definition(supernet: &Supernet, path: &Path) -> Value {
     let image = supernet.image();
     let nodes: Vec<Value> = supernet
@@ -36,10 +42,23 @@ pub fn definition(supernet: &Supernet, path: &Path) -> Value {
         "path": supernet.format_path(path),
         "image": [image.channels, image.height, image.width],
         "classes": supernet.classes(),
+        "params": CostTable::new(supernet).cost(path).params,
+        "onnx_params": onnx_params(supernet, path),
         "nodes": nodes,
         "edges": edges,
         "timm": timm_arch_def(supernet, path),
     })
+}
+
+/// Weights, biases, gammas and betas of every operator of `path` with its fairness BatchNorm.
+fn onnx_params(supernet: &Supernet, path: &Path) -> u64 {
+    let edges = supernet.edges.iter().enumerate();
+    let of_edge = |(e, edge)| {
+        let program = supernet.program(e, supernet.operator_on(edge, path)).unwrap_or_default();
+        let weights: u64 = program_weights(&program, "").iter().map(|w| w.dims.iter().product::<u64>()).sum();
+        weights + program.batch_norms().map(|channels| 2 * u64::from(channels)).sum::<u64>()
+    };
+    edges.map(of_edge).sum()
 }
 
 /// Steps of a program; `inputs` are positions in the list, `parameters` the prefix of names.

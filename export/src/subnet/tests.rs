@@ -156,3 +156,30 @@ fn a_definition_names_every_parameter() {
     );
     assert_eq!(value["path"], "1");
 }
+
+/// Numbers in the file of parameters that are trained: all but running statistics.
+fn trained(bundle: &Bundle, supernet: &Supernet, path: &Path) -> u64 {
+    let bytes = parameters(bundle, path, &values(supernet)).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let trained = tensors.iter().filter(|(name, _)| !name.contains(".running_"));
+    trained.map(|(_, tensor)| tensor.shape().iter().product::<usize>() as u64).sum()
+}
+
+#[test]
+fn a_definition_counts_fairness_batch_norms_apart() {
+    let mut supernet = tiny();
+    for (placement, choice, fairness) in [
+        // The identity has eight channels.
+        (BnPlacement::EveryOperator, 0, 2 * 8),
+        (BnPlacement::EveryOperator, 1, 0),
+        (BnPlacement::Convolution, 0, 0),
+    ] {
+        supernet.placement = placement;
+        let path = Path::new(&[choice]).unwrap();
+        let value = definition(&supernet, &path);
+        let count = |name: &str| value[name].as_u64().unwrap();
+        assert_eq!(count("onnx_params"), count("params") + fairness, "{placement:?} {choice}");
+        let (_root, bundle) = bundle(&supernet);
+        assert_eq!(count("onnx_params"), trained(&bundle, &supernet, &path), "{placement:?} {choice}");
+    }
+}

@@ -1,6 +1,7 @@
 //! From the tables of a space file to a supernet.
 
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
+use core::ops::RangeInclusive;
 use toml::Spanned;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     Choice, Combine, Edge, Form, Layer, Node, Operator, Selection, Shape, Supernet,
     program::{MAX_EXTENT, ProgramError},
-    supernet::SupernetError,
+    supernet::{IMAGE_CHANNELS, MAX_CLASSES, MAX_IMAGE_SIDE, MIN_CLASSES, SupernetError},
 };
 
 /// Largest factor of channels.
@@ -33,9 +34,13 @@ pub(super) fn build(file: &SpaceFile, options: &SpaceOptions) -> Result<Supernet
         divisor: file.divisor.as_ref().map_or(Ok(8), |d| extent(*d.get_ref(), d, "a divisor"))?,
     };
     let image = &file.image;
-    let size = extent(options.image_size.unwrap_or(*image.size.get_ref()), &image.size, "an image size")?;
-    let channels = extent(*image.channels.get_ref(), &image.channels, "a number of image channels")?;
-    let classes = extent(options.classes.unwrap_or(*file.classes.get_ref()), &file.classes, "a number of classes")?;
+    let size = chosen(options.image_size, &image.size, 1..=MAX_IMAGE_SIDE, "an image size")?;
+    let channels = *image.channels.get_ref();
+    if !IMAGE_CHANNELS.contains(&channels) {
+        let text = format!("{channels} image channels are not possible; 1 (grey) or 3 (red, green, blue) are");
+        return Err(Problem { at: image.channels.span().start, text });
+    }
+    let classes = chosen(options.classes, &file.classes, MIN_CLASSES..=MAX_CLASSES, "a number of classes")?;
     let mut operators = Vec::new();
     let mut index = BTreeMap::new();
     for (name, table) in &file.operator {
@@ -99,6 +104,17 @@ fn misfit(file: &SpaceFile, places: &[usize], error: SupernetError) -> Problem {
             Problem { at: at.unwrap_or(0), text: format!("operator `{operator}` does not fit: {source}") }
         }
     }
+}
+
+/// The value that was asked for or else the file's; within `range`.
+fn chosen(asked: Option<u32>, own: &Spanned<u32>, range: RangeInclusive<u32>, what: &str) -> Result<u32, Problem> {
+    let value = asked.unwrap_or(*own.get_ref());
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let whose = if asked.is_some() { "was asked for and " } else { "" };
+    let text = format!("{what} of {value} {whose}is not possible; {} to {} is", range.start(), range.end());
+    Err(Problem { at: own.span().start, text })
 }
 
 fn extent<T>(value: u32, place: &Spanned<T>, what: &str) -> Result<u32, Problem> {

@@ -79,16 +79,16 @@ impl From<Graphs> for Lowering {
 #[derive(Args)]
 #[command(after_help = "Examples:
   nasbn adapt --bundle bundle --data digits --epochs 20 --out checkpoint
-  nasbn adapt --bundle bundle --data cifar10:data/cifar10 --find-rate --out checkpoint
+  nasbn adapt --bundle bundle --data cifar10:data/cifar10 --find-rate
   nasbn adapt --bundle bundle --data cifar10:data/cifar10 --epochs 20 --out checkpoint --resume")]
 pub struct AdaptArgs {
     #[command(flatten)]
     bundle: BundleArgs,
     #[command(flatten)]
     data: DataArgs,
-    /// Directory of the checkpoint and metrics.jsonl
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    /// Directory of the checkpoint and metrics.jsonl; --find-rate writes nothing and needs none
+    #[arg(long, value_name = "DIR", required_unless_present = "find_rate")]
+    out: Option<PathBuf>,
     /// Passes over the training images
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
@@ -175,9 +175,11 @@ struct Summary {
 pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     check(&args)?;
     let quiet = args.output.quiet;
-    let state = args.out.join(STATE_FILE);
+    // Only --find-rate, which does not write, may go without.
+    let out = args.out.clone().unwrap_or_default();
+    let state = out.join(STATE_FILE);
     if !args.resume && !args.find_rate && !args.force && state.exists() {
-        return Err(Failure::usage(format!("{} holds a checkpoint already", args.out.display()))
+        return Err(Failure::usage(format!("{} holds a checkpoint already", out.display()))
             .hint("go on from it with --resume, replace it with --force, or name another --out"));
     }
     let memory = match args.memory {
@@ -200,19 +202,19 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     }
     let total = options.schedule.total;
     if args.resume && !state.exists() {
-        return Err(CheckpointError::Missing(args.out.clone()).into());
+        return Err(CheckpointError::Missing(out.clone()).into());
     }
-    fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
-    let _lock = lock(&args.out)?;
-    atomic::remove_leftovers(&args.out, &[STATE_FILE, METRICS_FILE, "parameters-"]);
+    fs::create_dir_all(&out).map_err(|e| Failure::file(&out, &e))?;
+    let _lock = lock(&out)?;
+    atomic::remove_leftovers(&out, &[STATE_FILE, METRICS_FILE, "parameters-"]);
     let mut trainer = match args.resume {
         false => {
             let initial = setup::parameters(&session, None)?;
             Trainer::new(&session.network, options, initial)
         }
-        true => resume(&session, &args.out, &options)?,
+        true => resume(&session, &out, &options)?,
     };
-    let (mut metrics, losses) = Metrics::open(&args.out.join(METRICS_FILE), trainer.steps(), per_epoch)?;
+    let (mut metrics, losses) = Metrics::open(&out.join(METRICS_FILE), trainer.steps(), per_epoch)?;
     let interrupted = setup::interrupted();
     let bar = output::bar(total, quiet);
     bar.set_position(trainer.steps());
@@ -236,7 +238,7 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
                 metrics.flush_if_begun()?;
                 let failure = Failure::from(error);
                 return Err(match state.exists() {
-                    true => failure.and(format!("the last checkpoint in {} is kept", args.out.display())),
+                    true => failure.and(format!("the last checkpoint in {} is kept", out.display())),
                     false => failure.and("no checkpoint was written yet"),
                 });
             }
@@ -258,7 +260,7 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         }
         if epoch_ends || stop || args.checkpoint_steps.is_some_and(|n| report.step.is_multiple_of(n)) {
             metrics.flush()?;
-            trainer.checkpoint().write(&args.out, digest, session.network.layout())?;
+            trainer.checkpoint().write(&out, digest, session.network.layout())?;
         }
         if stop && report.step < total {
             bar.finish_and_clear();
@@ -269,11 +271,11 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     }
     bar.finish_and_clear();
     metrics.flush()?;
-    trainer.checkpoint().write(&args.out, digest, session.network.layout())?;
+    trainer.checkpoint().write(&out, digest, session.network.layout())?;
     let seconds = started.elapsed().as_secs_f64();
     let steps = trainer.steps() - first_step;
     let summary = Summary {
-        checkpoint: args.out.clone(),
+        checkpoint: out.clone(),
         steps: trainer.steps(),
         epochs: args.epochs,
         epoch_losses,
@@ -287,7 +289,7 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         let last = summary.epoch_losses.last().map_or(String::new(), |l| format!(", loss {l:.4} in the last epoch"));
         output::line(format!(
             "{}: {} steps{last}, {:.1} s, {:.0} images/s",
-            args.out.display(),
+            out.display(),
             summary.steps,
             summary.seconds,
             summary.images_per_s

@@ -34,6 +34,23 @@ pub struct DataArgs {
     /// Images: cifar10:DIR, cifar100:DIR, images:DIR or digits (built in)
     #[arg(long, value_name = "SOURCE")]
     pub data: DataSource,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+}
+
+/// Images for a command that may do without.
+#[derive(Args)]
+pub struct OptionalDataArgs {
+    /// Images: cifar10:DIR, cifar100:DIR, images:DIR or digits (built in); needed only for indicators that look at some
+    #[arg(long, value_name = "SOURCE")]
+    pub data: Option<DataSource>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+}
+
+/// How images are read.
+#[derive(Args)]
+pub struct ReadingArgs {
     /// Leave out images that cannot be read, and say which
     #[arg(long)]
     pub skip_unreadable: bool,
@@ -57,7 +74,8 @@ pub struct OutputArgs {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct PathsArgs {
-    /// Paths to take: a CSV file with a column `path` or `arch`, or a path a line; - for stdin
+    /// Paths to take: a CSV file with a column `path` (or `arch`, if it has no `path`), or a path a line; - for
+    /// stdin
     #[arg(long, value_name = "FILE")]
     pub paths: Option<PathBuf>,
     /// Take N random paths, all of different networks

@@ -5,6 +5,7 @@ mod args;
 mod doctor;
 mod evaluate;
 mod failure;
+mod fingerprint;
 mod output;
 mod score;
 mod search;

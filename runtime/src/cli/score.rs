@@ -12,12 +12,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, McArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
-    output, setup,
+    args::{BundleArgs, McArgs, OptionalDataArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
+    fingerprint, output, setup,
 };
 use crate::{
     adapt::candidate::CandidateOptions,
     atomic,
+    data::{DataSource, Dataset},
     indicators::{
         catalogue::{self, Measurement, Perspective, Selection},
         ntk::Outputs,
@@ -29,7 +30,7 @@ use crate::{
 
 const EXAMPLES: &str = "Examples:
   nasbn score --bundle bundle --checkpoint checkpoint --data digits --random 1000 --out scores.csv
-  nasbn score --bundle bundle --data digits --paths paths.csv --indicators bn_all,zen --out -
+  nasbn score --bundle bundle --paths paths.csv --indicators bn_all,zen --out -
   nasbn score --bundle bundle --data digits --random 99 --adapt-steps 20 --out s.csv --resume";
 
 /// What is measured unless `--indicators` says otherwise.
@@ -44,7 +45,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
-    data: DataArgs,
+    data: OptionalDataArgs,
     #[command(flatten)]
     paths: PathsArgs,
     /// CSV file to write; - for stdout. Rows stand in FILE.partial until all are there
@@ -95,22 +96,20 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     if to_stdout && args.resume {
         return Err(Failure::usage("--resume has nothing to go on from with --out -").hint("name a file with --out"));
     }
+    if to_stdout && args.output.json {
+        return Err(Failure::usage("--json and --out - both want standard output")
+            .hint("leave out --json for the table, or name a file with --out"));
+    }
+    let source = images_of(&args, &options)?;
     // Steps go faster if their activations are kept.
     let memory = if options.adapt.is_some() { MemoryMode::Fast } else { MemoryMode::Lean };
     let mut session = setup::open(&args.bundle, memory, args.validation.graphs.into())?;
-    let classes = session.network.supernet().classes();
-    let needs_images = options.selection.needs_images() || options.adapt.is_some();
-    if needs_images && classes < 2 {
-        return Err(Failure::usage("with one class, loss, gradients and uncertainty are 0 for every network").hint(
-            "export the bundle for at least two classes, or choose indicators without labels (--indicators bn_all,zen)",
-        ));
-    }
     let paths = setup::paths(&args.paths, session.network.supernet(), args.seed)?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
-    let (images, data) = if needs_images {
-        let data = setup::dataset(&args.data, session.network.supernet())?;
+    let (images, data) = if let Some(source) = source {
+        let data = setup::dataset_of(source, &args.data.reading, session.network.supernet())?;
         let order = setup::validation_order(&data, &args.validation, args.seed);
-        let images = setup::score_images(&data, &options, &args.validation, args.mc.mc_images, &order, args.seed)?;
+        let images = setup::score_images(&data, &options, &args.validation, args.mc.mc_images, &order, 0, args.seed)?;
         (images, Some(data))
     } else {
         (Images::default(), None)
@@ -119,8 +118,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     let (mut journal, mut rows) = match to_stdout {
         true => (None, Vec::new()),
         false => {
-            let fingerprint = data.as_ref().map(|data| data.fingerprint());
-            let run = run_of(&args, &options, &session, &parameters, fingerprint, &paths);
+            let run = run_of(&args, &options, &session, &parameters, data.as_deref(), &paths);
             let (journal, rows) = open(&args, &run, &selection, &session, &paths)?;
             (Some(journal), rows)
         }
@@ -129,7 +127,13 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     let bar = output::bar(paths.len() as u64, args.output.quiet);
     bar.set_position(rows.len() as u64);
     let composite = match (&data, options.selection.needs(Measurement::Composite)) {
-        (Some(data), true) => setup::composite(&mut session, data, args.reference, &interrupted, args.output.quiet)?,
+        (Some(data), true) => {
+            let measured = setup::composite(&mut session, data, args.reference, &interrupted, args.output.quiet);
+            measured.map_err(|failure| match journal.is_some() && interrupted.load(Ordering::SeqCst) {
+                true => failure.hint("go on with the same command and --resume"),
+                false => failure,
+            })?
+        }
         _ => None,
     };
     let mut scorer = Scorer::new(&mut session.network, &parameters, &images, options).with_composite(composite);
@@ -178,6 +182,21 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         output::line(format!("{}: {} paths, {distinct} different networks", args.out.display(), rows.len()))?;
     }
     Ok(Exit::Done)
+}
+
+/// Where images come from, if any are needed.
+fn images_of<'a>(args: &'a ScoreArgs, options: &ScoreOptions) -> Result<Option<&'a DataSource>, Failure> {
+    let chosen = options.selection.indicators();
+    let needing = chosen.iter().filter(|i| i.measurement.needs_images()).map(|i| i.name);
+    let needing: Vec<&str> = needing.chain(options.adapt.map(|_| "--adapt-steps")).collect();
+    match (&args.data.data, needing.as_slice()) {
+        (_, []) => Ok(None),
+        (Some(source), _) => Ok(Some(source)),
+        (None, needing) => {
+            Err(Failure::usage(format!("--data is missing: images are needed for {}", needing.join(", ")))
+                .hint("name some, as with --data digits, or only --indicators that need none, as bn_all,bn_last,zen"))
+        }
+    }
 }
 
 /// What is measured, from the arguments.
@@ -238,26 +257,14 @@ fn run_of(
     options: &ScoreOptions,
     session: &setup::Session,
     parameters: &BnParameters,
-    data: Option<String>,
+    data: Option<&Dataset>,
     paths: &[Path],
 ) -> Map<String, Value> {
-    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let numbers = parameters.gamma.iter().chain(&parameters.beta);
-    let numbers: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
     let supernet = session.network.supernet();
     let texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
-    let run = json!({
-        "nasbn": env!("CARGO_PKG_VERSION"),
-        "onnxruntime": format!("1.{}", session.library.minor),
-        "bundle": hex(&session.bundle.digest()),
-        "parameters": hex(&Sha256::digest(&numbers)),
-        "data": data,
-        "paths": hex(&Sha256::digest(texts.join("\n"))),
+    let more = json!({
+        "paths": fingerprint::hex(&Sha256::digest(texts.join("\n"))),
         "indicators": options.selection.to_string(),
-        "batch": args.validation.batch,
-        "recalibrate": args.validation.recalibrate,
-        "validation_images": args.validation.validation_images,
-        "lowering": format!("{:?}", session.network.options().lowering),
         "mc_batches": args.mc.mc_batches,
         "mc_images": args.mc.mc_images,
         "ntk_outputs": args.ntk_outputs,
@@ -265,8 +272,5 @@ fn run_of(
         "reference": args.reference.options(),
         "seed": args.seed,
     });
-    match run {
-        Value::Object(run) => run,
-        _ => Map::new(),
-    }
+    fingerprint::of(session, parameters, data, &args.validation, more)
 }

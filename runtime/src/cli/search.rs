@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path as FsPath, PathBuf},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use clap::Args;
@@ -20,20 +20,21 @@ use serde::Serialize;
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, McArgs, OutputArgs, ReferenceArgs, ValidationArgs},
-    output, setup,
+    fingerprint, output, setup,
 };
 use crate::{
     atomic,
-    data::Normaliser,
+    data::{Batch, BatchList, Dataset, Normaliser},
     engine::EngineError,
     indicators::{
         catalogue::{self, Indicator, Measurement, Selection},
         ntk::Outputs,
     },
+    journal,
     network::Network,
     parameters::BnParameters,
-    score::{Images, ScoreOptions, Scorer},
-    search::{Limits, Method, Outcome, SearchError, SearchOptions, search},
+    score::{ScoreOptions, Scorer},
+    search::{Candidate, FoundBy, Limits, Method, Outcome, SearchError, SearchOptions, record::Record, search},
     subnet,
     validation::{Validation, recalibrate, validate},
 };
@@ -75,7 +76,8 @@ impl Objective {
 #[derive(Args)]
 #[command(after_help = "Examples:
   nasbn search --bundle bundle --checkpoint checkpoint --data digits --max-macs 2M --out found
-  nasbn search --bundle bundle --checkpoint checkpoint --data digits --objective bn-all --max-params 300k --out found")]
+  nasbn search --bundle bundle --checkpoint checkpoint --data digits --objective bn-all --max-params 300k --out found
+  nasbn search --bundle bundle --checkpoint checkpoint --data digits --max-macs 2M --out found --resume")]
 pub struct SearchArgs {
     #[command(flatten)]
     bundle: BundleArgs,
@@ -84,9 +86,13 @@ pub struct SearchArgs {
     checkpoint: PathBuf,
     #[command(flatten)]
     data: DataArgs,
-    /// Directory for winner.onnx, winner.safetensors, winner.json and result.json
+    /// Directory for winner.onnx, winner.safetensors, winner.json and result.json; scores stand in
+    /// search.jsonl.partial until the search is done
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Go on from search.jsonl.partial, which a search that was stopped has left in --out
+    #[arg(long)]
+    resume: bool,
     /// Most multiply-accumulates for one image (12000000, 12M, 1.2G)
     #[arg(long, value_name = "N", value_parser = count)]
     max_macs: Option<u64>,
@@ -158,7 +164,12 @@ struct Report {
     limits: Limits,
     method: Method,
     evaluations: usize,
+    /// The best of all networks that were evaluated; the one that is written.
     winner: Found,
+    /// Which part of the search met the winner.
+    found_by: FoundBy,
+    /// Best of evolution by itself; null where every network within the limits was looked at.
+    evolution: Option<Found>,
     /// Best of random search with as many evaluations; null where every network within the limits was looked at,
     /// which random search could only repeat.
     random_search: Option<Found>,
@@ -171,7 +182,7 @@ struct Report {
     files: Vec<PathBuf>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Found {
     path: String,
     /// Value of the objective, larger is better; null for peers, which were not searched for.
@@ -204,8 +215,12 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         noise_images: args.validation.batch as usize,
         seed: args.seed,
     };
-    let choose = setup::score_images(&data, &scoring, &args.validation, args.mc.mc_images, &choose, args.seed)?;
-    let report = setup::images(&data, &args.validation, &report, args.seed)?;
+    let (mc_images, recalibrate) = (args.mc.mc_images, args.validation.recalibrate);
+    let choose = setup::score_images(&data, &scoring, &args.validation, mc_images, &choose, recalibrate, args.seed)?;
+    let report = ReportImages {
+        training: &choose.training[..recalibrate as usize],
+        validation: setup::validation(&data, &args.validation, &report)?,
+    };
     let costs = CostTable::new(&supernet);
     let evaluations = args.evaluations.unwrap_or(if args.objective.is_cheap() { 20_000 } else { 300 }) as usize;
     let options = SearchOptions {
@@ -216,24 +231,32 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         population: args.population as usize,
         mutation: args.mutation,
     };
+    let present = args.out.exists();
+    let mut record = record(&args, &options, &session, &parameters, &data)?;
     let interrupted = setup::interrupted();
     let bar = output::bar(0, args.output.quiet);
     let composite = match indicator.measurement {
         Measurement::Composite => {
-            setup::composite(&mut session, &data, args.reference, &interrupted, args.output.quiet)?
+            let measured = setup::composite(&mut session, &data, args.reference, &interrupted, args.output.quiet);
+            measured
+                .map_err(|failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure })?
         }
         _ => None,
     };
     let mut scorer = Scorer::new(&mut session.network, &parameters, &choose, scoring).with_composite(composite);
-    let evaluate = |path: &Path| -> Result<f64, Failure> {
-        if interrupted.load(Ordering::SeqCst) {
-            return Err(Failure::usage("stopped; nothing was written").with_exit(Exit::Stopped));
-        }
-        let value = match catalogue::cost(indicator, &costs.cost(path)) {
-            Some(cost) => cost,
-            None => scorer.values(path)?.first().copied().unwrap_or(f64::NAN),
-        };
-        Ok(indicator.direction.score(value))
+    let recorded = record.len();
+    if args.resume && !args.output.quiet {
+        output::words(format_args!("goes on from {recorded} networks that are evaluated"));
+    }
+    let evaluate = |path: &Path| {
+        record.score(&supernet, path, || {
+            check_interrupted(&interrupted)?;
+            let value = match catalogue::cost(indicator, &costs.cost(path)) {
+                Some(cost) => cost,
+                None => scorer.values(path)?.first().copied().unwrap_or(f64::NAN),
+            };
+            Ok::<_, Failure>(indicator.direction.score(value))
+        })
     };
     let outcome = search(&supernet, &costs, &options, evaluate, |done, total| {
         bar.set_length(total as u64);
@@ -244,15 +267,18 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         Ok(outcome) => outcome,
         Err(SearchError::Evaluation(failure)) => return Err(failure),
         Err(SearchError::NoScore { evaluated }) => {
+            end(record, &args.out, present)?;
             return Err(Failure::usage(format!("not one of {evaluated} networks has a score that is a number"))
                 .hint("the checkpoint's BatchNorms do not fit the data: adapt again with a lower --rate"));
         }
         Err(SearchError::Infeasible { nearest, cost, excess }) => {
+            end(record, &args.out, present)?;
             return infeasible(&args, &supernet, &nearest, &cost, excess);
         }
     };
-    let found = describe(&args, &mut session, &parameters, &outcome, &report, &costs)?;
+    let found = describe(&args, &mut session, &parameters, &outcome, &report, &costs, &interrupted)?;
     write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
+    end(record, &args.out, true)?;
     if args.output.json {
         output::json(&found)?
     } else if !args.output.quiet {
@@ -261,14 +287,66 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// What to do about a search that was stopped.
+const GO_ON: &str = "go on with the same command and --resume";
+
+/// Ends the program between two networks if it was asked to.
+fn check_interrupted(interrupted: &AtomicBool) -> Result<(), Failure> {
+    match interrupted.load(Ordering::SeqCst) {
+        true => Err(Failure::usage("stopped; what was evaluated so far is kept").with_exit(Exit::Stopped).hint(GO_ON)),
+        false => Ok(()),
+    }
+}
+
+/// The scores of this search: none yet, or those that an earlier run has left.
+fn record(
+    args: &SearchArgs,
+    options: &SearchOptions,
+    session: &setup::Session,
+    parameters: &BnParameters,
+    data: &Dataset,
+) -> Result<Record, Failure> {
+    let more = serde_json::json!({
+        "objective": args.objective,
+        "search": options,
+        "mc_batches": args.mc.mc_batches,
+        "mc_images": args.mc.mc_images,
+        "reference": args.reference.options(),
+    });
+    let run = fingerprint::of(session, parameters, Some(data), &args.validation, more);
+    let file = journal::beside(&args.out.join("search.jsonl"));
+    if args.resume {
+        return Ok(Record::resume(&file, &run, session.network.supernet())?);
+    }
+    fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
+    Ok(Record::create(&file, &run)?)
+}
+
+/// Removes the record of a search that has come to its end, and the directory unless it is to stay.
+fn end(record: Record, out: &FsPath, stays: bool) -> Result<(), Failure> {
+    record.remove()?;
+    if !stays {
+        // It holds what somebody else has put there in the meantime, then.
+        let _ = fs::remove_dir(out);
+    }
+    Ok(())
+}
+
+/// Images that results are reported on: training images for statistics, and validation images that the search did
+/// not see.
+struct ReportImages<'a> {
+    training: &'a [Batch],
+    validation: BatchList,
+}
+
 fn measure(
     network: &mut Network,
     path: &Path,
     parameters: &BnParameters,
-    images: &Images,
+    images: &ReportImages,
 ) -> Result<Validation, EngineError> {
-    let statistics = recalibrate(network, path, parameters, &images.training)?;
-    validate(network, path, parameters, &statistics, &images.validation)
+    let statistics = recalibrate(network, path, parameters, images.training)?;
+    validate(network, path, parameters, &statistics, images.validation.iter())
 }
 
 fn infeasible(
@@ -301,11 +379,13 @@ fn describe(
     session: &mut setup::Session,
     parameters: &BnParameters,
     outcome: &Outcome,
-    images: &Images,
+    images: &ReportImages,
     costs: &CostTable,
+    interrupted: &AtomicBool,
 ) -> Result<Report, Failure> {
     let supernet = session.network.supernet().clone();
     let mut found = |path: &Path, score: Option<f64>| -> Result<Found, Failure> {
+        check_interrupted(interrupted)?;
         let cost = costs.cost(path);
         Ok(Found {
             path: supernet.format_path(path),
@@ -318,10 +398,12 @@ fn describe(
         })
     };
     let winner = found(&outcome.best.path, Some(outcome.best.score))?;
-    let random_search = match &outcome.random_best {
-        Some(best) => Some(found(&best.path, Some(best.score))?),
-        None => None,
+    let mut part = |best: &Option<Candidate>| match best {
+        Some(best) if best.path == outcome.best.path => Ok(Some(winner.clone())),
+        Some(best) => found(&best.path, Some(best.score)).map(Some),
+        None => Ok(None),
     };
+    let (evolution, random_search) = (part(&outcome.evolution_best)?, part(&outcome.random_best)?);
     let peers = peers(&supernet, costs, &outcome.best.path, args.peers, args.seed)
         .iter()
         .map(|path| found(path, None))
@@ -337,6 +419,8 @@ fn describe(
         evaluations: outcome.evaluated.len(),
         report_images: winner.validation.images,
         winner,
+        found_by: outcome.found_by,
+        evolution,
         random_search,
         peers_mean_accuracy: (!peers.is_empty()).then(|| mean(&peers)),
         peers,
@@ -371,12 +455,11 @@ fn write(
     session: &mut setup::Session,
     parameters: &BnParameters,
     outcome: &Outcome,
-    (images, normaliser): (&Images, &Normaliser),
+    (images, normaliser): (&ReportImages, &Normaliser),
     report: &Report,
 ) -> Result<(), Failure> {
-    fs::create_dir_all(out).map_err(|e| Failure::file(out, &e))?;
     let path = &outcome.best.path;
-    let statistics = recalibrate(&mut session.network, path, parameters, &images.training)?;
+    let statistics = recalibrate(&mut session.network, path, parameters, images.training)?;
     let extra = [
         ("score".to_owned(), outcome.best.score.to_string()),
         ("macs".to_owned(), outcome.best.cost.macs.to_string()),
@@ -406,6 +489,12 @@ fn print(report: &Report) -> Result<(), Failure> {
         )
     };
     output::line(row("winner", &report.winner))?;
+    if report.found_by == FoundBy::RandomSearch {
+        output::line("              (random search met it; evolution found none as good)")?;
+        if let Some(found) = &report.evolution {
+            output::line(row("evolution", found))?;
+        }
+    }
     match &report.random_search {
         Some(found) => output::line(row("random search", found))?,
         None if report.method == Method::Exhaustive => output::line("random search none: every network was looked at")?,

@@ -21,13 +21,13 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, LibraryArgs, PathsArgs, ReferenceArgs, ValidationArgs},
+    args::{BundleArgs, DataArgs, LibraryArgs, PathsArgs, ReadingArgs, ReferenceArgs, ValidationArgs},
     output,
 };
 use crate::{
     checkpoint::Checkpoint,
     composite::{self, Composite, CompositeError, PartFit},
-    data::{self, Dataset, ImageSpec, LoadOptions, Part},
+    data::{self, Batch, BatchList, DataSource, Dataset, ImageSpec, LoadOptions, Part},
     indicators::catalogue::Measurement,
     network::{Network, NetworkOptions},
     ort_library::{self, Library},
@@ -77,6 +77,11 @@ pub fn open(args: &BundleArgs, memory: MemoryMode, lowering: Lowering) -> Result
 /// Loads the images that fit the supernet. Where a source has no validation part of its own, the images
 /// held back are the same for every `--seed`, so that no command validates on what another trained on.
 pub fn dataset(args: &DataArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Failure> {
+    dataset_of(&args.data, &args.reading, supernet)
+}
+
+/// [`dataset`] from its parts.
+pub fn dataset_of(source: &DataSource, args: &ReadingArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Failure> {
     let image = supernet.image();
     let spec = ImageSpec {
         channels: image.channels as usize,
@@ -89,7 +94,7 @@ pub fn dataset(args: &DataArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Fai
         validation_fraction: args.validation_fraction,
         ..LoadOptions::default()
     };
-    Ok(Arc::new(data::load(&args.data, &spec, &options)?))
+    Ok(Arc::new(data::load(source, &spec, &options)?))
 }
 
 /// BatchNorm parameters: those of the checkpoint, or the initial ones.
@@ -100,40 +105,43 @@ pub fn parameters(session: &Session, checkpoint: Option<&FsPath>) -> Result<BnPa
     })
 }
 
-/// Images for validation: mini-batches of training images to recalibrate on, and the validation images at
-/// `indices`.
-pub fn images(data: &Dataset, args: &ValidationArgs, indices: &[usize], seed: u64) -> Result<Images, Failure> {
-    Ok(Images {
-        training: data.fixed_batches(Part::Train, args.batch as usize, args.recalibrate as usize, seed)?,
-        validation: batches_of(data, indices, args.batch)?,
-        uncertainty: Vec::new(),
-    })
+/// Mini-batches of training images to recalibrate on.
+pub fn training(data: &Dataset, args: &ValidationArgs, seed: u64) -> Result<Vec<Batch>, Failure> {
+    Ok(data.fixed_batches(Part::Train, args.batch as usize, args.recalibrate as usize, seed)?)
+}
+
+/// The validation images at `indices`.
+pub fn validation(data: &Arc<Dataset>, args: &ValidationArgs, indices: &[usize]) -> Result<BatchList, Failure> {
+    Ok(BatchList::new(data, Part::Validation, indices, args.batch as usize)?)
 }
 
 /// Images for the indicators that `options` ask for; those for validation and uncertainty are the
-/// validation images at `indices`, for uncertainty the first `mc_images` of them.
+/// validation images at `indices`, for uncertainty the first `mc_images` of them. At least `least` mini-batches are of
+/// training images, the first of them those of [`training`].
 pub fn score_images(
-    data: &Dataset,
+    data: &Arc<Dataset>,
     options: &ScoreOptions,
     args: &ValidationArgs,
     mc_images: u32,
     indices: &[usize],
+    least: u32,
     seed: u64,
 ) -> Result<Images, Failure> {
     let batch = args.batch as usize;
     // An adaptation of more steps than there are mini-batches begins again.
     let steps = options.adapt.map_or(0, |adapt| adapt.steps as usize);
     let steps = steps.min((data.split(Part::Train).len() / batch).max(1));
-    let training = data.fixed_batches(Part::Train, batch, steps.max(options.training_batches()), seed)?;
-    let wanted = |measurement, indices: &[usize]| match options.selection.needs(measurement) {
-        true => batches_of(data, indices, args.batch),
-        false => Ok(Vec::new()),
+    let count = steps.max(options.training_batches()).max(least as usize);
+    let training = data.fixed_batches(Part::Train, batch, count, seed)?;
+    let wanted = |measurement, indices| match options.selection.needs(measurement) {
+        true => validation(data, args, indices),
+        false => Ok(BatchList::default()),
     };
     let few = &indices[..indices.len().min(mc_images as usize)];
     Ok(Images {
         training,
         validation: wanted(Measurement::Validation, indices)?,
-        uncertainty: wanted(Measurement::MonteCarlo, few)?,
+        uncertainty: wanted(Measurement::MonteCarlo, few)?.iter().collect(),
     })
 }
 
@@ -154,10 +162,6 @@ pub fn validation_order(data: &Dataset, args: &ValidationArgs, seed: u64) -> Vec
     sample::shuffle(&mut ChaCha8Rng::seed_from_u64(seed), &mut order);
     order.truncate(args.validation_images.map_or(usize::MAX, |n| n as usize));
     order
-}
-
-fn batches_of(data: &Dataset, indices: &[usize], batch: u32) -> Result<Vec<data::Batch>, Failure> {
-    indices.chunks(batch as usize).map(|chunk| data.batch(Part::Validation, chunk).map_err(Failure::from)).collect()
 }
 
 /// The composite of the network as exported, measured on a reference sample. None, with a warning, where a part of it is
@@ -235,14 +239,15 @@ pub fn paths(args: &PathsArgs, supernet: &Supernet, seed: u64) -> Result<Vec<Pat
     texts.iter().map(located).collect()
 }
 
-/// The paths of a file with their lines: the column `path` or `arch` of a CSV, or every line.
+/// The paths of a file with their lines: the column `path` of a CSV, `arch` if there is none, or every line.
 fn column(text: &str) -> Result<Vec<(u64, String)>, String> {
     let mut index = None;
     let mut found = Vec::new();
     for (number, row) in table::rows(text).enumerate() {
         let Row { line, fields } = row.map_err(|e| e.to_string())?;
         if number == 0 {
-            index = fields.iter().position(|name| name == "path" || name == "arch");
+            let named = |wanted: &str| fields.iter().position(|name| name == wanted);
+            index = named("path").or_else(|| named("arch"));
             if index.is_some() {
                 continue;
             }
@@ -311,23 +316,25 @@ pub fn interrupted() -> Arc<AtomicBool> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{images as images_of, *};
+    use std::borrow::Borrow;
+
+    use super::*;
     use crate::{
         cli::adapt::Graphs,
         data::{About, Split},
     };
 
     /// A data set of one pixel an image, every image a class of its own.
-    fn numbered(train: u16, validation: u16) -> Dataset {
+    fn numbered(train: u16, validation: u16) -> Arc<Dataset> {
         let spec = ImageSpec { channels: 1, height: 1, width: 1, classes: usize::from(train + validation) };
         let split = |labels: std::ops::Range<u16>| Split::new(&spec, vec![0; labels.len()], labels.collect()).unwrap();
         let classes = (0..spec.classes).map(|c| c.to_string()).collect();
         let about = About { source: "numbers".into(), classes, flip: false, skipped: Vec::new() };
-        Dataset::new(spec, split(0..train), split(train..train + validation), about).unwrap()
+        Arc::new(Dataset::new(spec, split(0..train), split(train..train + validation), about).unwrap())
     }
 
-    fn labels(batches: &[data::Batch]) -> Vec<i64> {
-        batches.iter().flat_map(|b| b.labels.iter().copied()).collect()
+    fn labels(batches: impl IntoIterator<Item = impl Borrow<Batch>>) -> Vec<i64> {
+        batches.into_iter().flat_map(|batch| batch.borrow().labels.clone()).collect()
     }
 
     #[test]
@@ -342,18 +349,17 @@ mod tests {
             let data = numbered(20, images);
             let of = |seed| {
                 let (choose, report) = halves(&data, &arguments(asked), seed).unwrap();
-                [choose, report].map(|half| images_of(&data, &arguments(asked), &half, seed).unwrap())
+                [choose, report].map(|half| labels(validation(&data, &arguments(asked), &half).unwrap().iter()))
             };
-            let [choose, report] = of(3);
-            let [first, second] = [&choose, &report].map(|half| labels(&half.validation));
+            let [first, second] = of(3);
             let all: HashSet<i64> = first.iter().chain(&second).copied().collect();
             assert_eq!((first.len() + second.len(), all.len()), (expected, expected), "an image is in both halves");
             assert!(first.len() - second.len() <= 1);
             // Validation images only, and statistics from training images only.
             assert!(all.iter().all(|&label| label >= 20));
-            assert!(labels(&choose.training).iter().all(|&label| label < 20));
-            assert_eq!(labels(&of(3)[1].validation), second);
-            assert!(images < 30 || labels(&of(4)[1].validation) != second);
+            assert!(labels(training(&data, &arguments(asked), 3).unwrap()).iter().all(|&label| label < 20));
+            assert_eq!(of(3)[1], second);
+            assert!(images < 30 || of(4)[1] != second);
         }
         assert!(halves(&numbered(20, 1), &arguments(None), 0).is_err());
     }
@@ -364,6 +370,9 @@ mod tests {
         assert_eq!(found("012\n\n\n210\n"), ["1:012", "4:210"]);
         assert_eq!(found("path\n012\n\n210"), ["2:012", "4:210"]);
         assert_eq!(found("index,arch,acc\n1, 012 ,3\n2,210,4\n"), ["2:012", "3:210"]);
+        // `path` comes first, wherever it stands.
+        assert_eq!(found("path,arch\n012,a\n"), ["2:012"]);
+        assert_eq!(found("arch,acc,path\na,3,012\n"), ["2:012"]);
         assert_eq!(found(""), [""; 0]);
         assert!(column("a,b\n1,2\n").unwrap_err().contains("no column `path` or `arch`"));
         assert!(column("a,path\n1\n").unwrap_err().contains("line 2 has no column 2"));

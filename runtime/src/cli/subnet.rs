@@ -49,9 +49,10 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let data = setup::dataset(&args.data, session.network.supernet())?;
     let order = setup::validation_order(&data, &args.validation, args.seed);
-    let images = setup::images(&data, &args.validation, &order, args.seed)?;
-    let statistics = recalibrate(&mut session.network, &path, &parameters, &images.training)?;
-    let validation = validate(&mut session.network, &path, &parameters, &statistics, &images.validation)?;
+    let training = setup::training(&data, &args.validation, args.seed)?;
+    let images = setup::validation(&data, &args.validation, &order)?;
+    let statistics = recalibrate(&mut session.network, &path, &parameters, &training)?;
+    let validation = validate(&mut session.network, &path, &parameters, &statistics, images.iter())?;
     let extra = [("validation_accuracy".to_owned(), validation.accuracy.to_string())];
     let layout = session.network.layout();
     let files = subnet::files(&session.bundle, layout, &path, &parameters, &statistics, data.normaliser(), &extra)?;

@@ -1,9 +1,8 @@
 //! What images are brought to, and how a source is read.
 
-use super::error::DataError;
+use nasbn_models::supernet::{IMAGE_CHANNELS, MAX_CLASSES, MAX_IMAGE_SIDE, MIN_CLASSES};
 
-/// Largest side of an image that a bundle may ask for, in pixels.
-const LARGEST_SIDE: usize = 4096;
+use super::error::DataError;
 
 /// The images that a bundle was built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +29,12 @@ impl ImageSpec {
     /// [`DataError::Spec`] for other than 1 or 3 channels, sides of 0 or above 4096 pixels, and fewer
     /// than 2 or more than 65535 classes.
     pub fn check(&self) -> Result<(), DataError> {
-        let reason = if self.channels != 1 && self.channels != 3 {
+        let sides = 1..=MAX_IMAGE_SIDE as usize;
+        let reason = if !IMAGE_CHANNELS.iter().any(|&channels| channels as usize == self.channels) {
             "expected 1 or 3 channels"
-        } else if !(1..=LARGEST_SIDE).contains(&self.height) || !(1..=LARGEST_SIDE).contains(&self.width) {
+        } else if !sides.contains(&self.height) || !sides.contains(&self.width) {
             "expected sides of 1 to 4096 pixels"
-        } else if !(2..=usize::from(u16::MAX)).contains(&self.classes) {
+        } else if !(MIN_CLASSES as usize..=MAX_CLASSES as usize).contains(&self.classes) {
             "expected 2 to 65535 classes"
         } else {
             return Ok(());

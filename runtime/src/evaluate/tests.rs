@@ -104,6 +104,14 @@ fn what_cannot_be_joined_says_why() {
     );
 }
 
+#[test]
+fn the_column_path_comes_before_arch_wherever_it_stands() {
+    let plain = joined(SCORES, "path,acc\n01,80\n00,50\n22,90\n", &[]).unwrap();
+    for truth in ["arch,acc,path\na,80,01\nb,50,00\nc,90,22\n", "path,acc,arch\n01,80,a\n00,50,b\n22,90,c\n"] {
+        assert_eq!(joined(SCORES, truth, &[]).unwrap(), plain);
+    }
+}
+
 /// `groups` depths of twelve networks each; within a depth `score` ranks the truth perfectly, between depths the
 /// wrong way round.
 fn layered(groups: usize) -> Population {

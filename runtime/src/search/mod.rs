@@ -2,6 +2,7 @@
 //! random search beside it.
 
 pub mod evolution;
+pub mod record;
 
 use std::collections::HashMap;
 
@@ -59,6 +60,18 @@ pub enum Method {
     Evolution,
 }
 
+/// Which part of a search met the best network first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FoundBy {
+    /// The look at every network.
+    Exhaustive,
+    /// Evolution.
+    Evolution,
+    /// Random search, the baseline.
+    RandomSearch,
+}
+
 /// Options of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SearchOptions {
@@ -81,9 +94,13 @@ pub struct SearchOptions {
 pub struct Outcome {
     /// How.
     pub method: Method,
-    /// The best network within the limits.
+    /// The best network of all that were evaluated, by the search or by random search.
     pub best: Candidate,
-    /// Every network that was evaluated, in order.
+    /// Which of them met it.
+    pub found_by: FoundBy,
+    /// The best of evolution; none after an exhaustive search, or if no score was a number.
+    pub evolution_best: Option<Candidate>,
+    /// Every network that the search itself evaluated, in order.
     pub evaluated: Vec<Candidate>,
     /// The best of random search with as many evaluations; none after an exhaustive search, which leaves nothing
     /// to compare with, or if no score was a number.
@@ -260,9 +277,19 @@ pub fn search<E>(
         let (excess, nearest, cost) = pool.nearest.unwrap_or_default();
         return Err(SearchError::Infeasible { nearest, cost, excess });
     }
-    let best = best_of(&evaluated).ok_or(SearchError::NoScore { evaluated: evaluated.len() })?;
+    let no_score = |evaluated| SearchError::NoScore { evaluated };
     if method == Method::Exhaustive {
-        return Ok(Outcome { method, best, evaluated, random_best: None, random: Vec::new() });
+        let best = best_of(&evaluated).ok_or_else(|| no_score(evaluated.len()))?;
+        let (evolution_best, random_best, random) = (None, None, Vec::new());
+        return Ok(Outcome {
+            method,
+            best,
+            found_by: FoundBy::Exhaustive,
+            evolution_best,
+            evaluated,
+            random_best,
+            random,
+        });
     }
     // Random search draws from a stream of its own, so that it does not depend on the other search.
     pool.rng = ChaCha8Rng::seed_from_u64(options.seed);
@@ -274,7 +301,15 @@ pub fn search<E>(
         seen.insert(path.clone(), ());
         random.push(evaluate(&path)?);
     }
-    Ok(Outcome { method, best, evaluated, random_best: best_of(&random), random })
+    let (evolution_best, random_best) = (best_of(&evaluated), best_of(&random));
+    // Of equal ones evolution's: random search is the baseline.
+    let (best, found_by) = match (&evolution_best, &random_best) {
+        (Some(evolved), Some(drawn)) if drawn.score > evolved.score => (drawn, FoundBy::RandomSearch),
+        (Some(evolved), _) => (evolved, FoundBy::Evolution),
+        (None, Some(drawn)) => (drawn, FoundBy::RandomSearch),
+        (None, None) => return Err(no_score(known.len())),
+    };
+    Ok(Outcome { method, best: best.clone(), found_by, evolution_best, evaluated, random_best, random })
 }
 
 /// The highest score; of equal ones the cheapest, then the first path. Scores that are not numbers are none.

@@ -42,8 +42,8 @@ fn all_differ_and_are_within(outcome: &Outcome, limits: &Limits) {
         assert_eq!(paths.len(), found.len(), "a network was evaluated twice");
         assert!(found.iter().all(|c| limits.excess(&c.cost) == 0.0), "a network is over the limits");
     }
-    let best = outcome.evaluated.iter().map(|c| c.score).fold(f64::NEG_INFINITY, f64::max);
-    assert_eq!(outcome.best.score, best);
+    let all = outcome.evaluated.iter().chain(&outcome.random);
+    assert_eq!(outcome.best.score, all.map(|c| c.score).fold(f64::NEG_INFINITY, f64::max));
 }
 
 #[test]
@@ -57,6 +57,7 @@ fn an_exhaustive_search_finds_the_optimum_and_compares_with_nothing() {
         assert_eq!(outcome.best.path, optimum(&supernet, &costs, &limits));
         all_differ_and_are_within(&outcome, &limits);
         assert!(outcome.random_best.is_none() && outcome.random.is_empty());
+        assert_eq!((outcome.found_by, outcome.evolution_best), (FoundBy::Exhaustive, None));
     }
 }
 
@@ -72,7 +73,8 @@ fn evolution_finds_the_optimum_with_few_looks() {
         let outcome = run(&supernet, &SearchOptions { seed, ..options(limits, EVALUATIONS) }, worth);
         assert_eq!((outcome.method, outcome.evaluated.len()), (Method::Evolution, EVALUATIONS));
         all_differ_and_are_within(&outcome, &limits);
-        assert!(outcome.best.score >= outcome.random_best.unwrap().score, "seed {seed}: random search did better");
+        assert_eq!(outcome.found_by, FoundBy::Evolution, "seed {seed}: random search did better");
+        assert_eq!(outcome.evolution_best.as_ref(), Some(&outcome.best));
         found += usize::from(outcome.best.score == best);
     }
     assert!(found >= 6, "only {found} of 8 searches found the optimum");
@@ -102,6 +104,25 @@ fn scores_that_are_no_numbers_win_nothing() {
         let none =
             search::<()>(&supernet, &costs, &options(Limits::default(), evaluations), |_| Ok(f64::NAN), |_, _| {});
         assert!(matches!(none, Err(SearchError::NoScore { evaluated }) if evaluated > 0));
+    }
+}
+
+/// An objective that leads evolution astray: all scores are equal but for one that random search alone meets.
+#[test]
+fn the_best_network_is_kept_whichever_part_of_the_search_met_it() {
+    let supernet = chain(8);
+    let options = options(Limits::default(), 60);
+    let flat = run(&supernet, &options, |_| 1.0);
+    assert_eq!(flat.found_by, FoundBy::Evolution);
+    let evolved: HashSet<&Path> = flat.evaluated.iter().map(|c| &c.path).collect();
+    let lucky = flat.random.iter().map(|c| &c.path).find(|path| !evolved.contains(path)).unwrap();
+    for (good, bad) in [(2.0, 1.0), (1.0, f64::NAN)] {
+        let outcome = run(&supernet, &options, |path| if path == lucky { good } else { bad });
+        assert_eq!((&outcome.best.path, outcome.best.score, outcome.found_by), (lucky, good, FoundBy::RandomSearch));
+        // Both parts are told as they are.
+        assert_eq!(outcome.evolution_best.map(|c| c.score), (!bad.is_nan()).then_some(bad));
+        assert_eq!(outcome.random_best.as_ref(), Some(&outcome.best));
+        assert!(outcome.evaluated.iter().all(|c| c.path != *lucky));
     }
 }
 

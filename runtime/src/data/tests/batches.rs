@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::{About, Batch, DataError, Dataset, ImageSpec, LoaderOptions, Part, Prefetcher, Split, TrainLoader};
+use super::super::{
+    About, Batch, BatchList, DataError, Dataset, ImageSpec, LoaderOptions, Part, Prefetcher, Split, TrainLoader,
+};
 
 const SPEC: ImageSpec = ImageSpec { channels: 3, height: 8, width: 8, classes: 5 };
 const OPTIONS: LoaderOptions = LoaderOptions { batch: 4, seed: 11, augment: true };
@@ -159,4 +161,21 @@ fn caller_owned_buffers_must_fit() {
         let error = data.fill(Part::Train, indices, &mut images, &mut labels).unwrap_err();
         assert!(matches!(error, DataError::Extent { .. }), "{error}");
     }
+}
+
+#[test]
+fn batches_made_when_used_are_those_made_at_once() {
+    let data = data(true);
+    let indices = [7, 0, 3, 9, 9, 1, 4];
+    let at_once: Vec<Batch> = indices.chunks(3).map(|chunk| data.batch(Part::Validation, chunk).unwrap()).collect();
+    let list = BatchList::new(&data, Part::Validation, &indices, 3).unwrap();
+    // Equal to the last bit, again and again.
+    for _ in 0..2 {
+        assert_eq!(list.iter().collect::<Vec<_>>(), at_once);
+    }
+    assert_eq!(at_once.iter().map(Batch::len).collect::<Vec<_>>(), [3, 3, 1]);
+    assert_eq!(BatchList::default().iter().count(), 0);
+    let beyond = BatchList::new(&data, Part::Validation, &[0, 10], 3);
+    assert!(matches!(beyond, Err(DataError::Extent { found: 10, .. })));
+    assert!(BatchList::new(&data, Part::Validation, &indices, 0).is_err());
 }
