@@ -4,12 +4,16 @@
 //!     cargo run --profile quick -p nasbn-tests --example step -- BUNDLE PATH BATCH MEMORY GRAPHS THREADS
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/memory.rs"]
+mod memory;
+
 use std::{
-    env, fs,
+    env,
     io::{self, BufRead, Write},
     time::Instant,
 };
 
+use memory::memory_mb;
 use nasbn_export::bundle::Bundle;
 use nasbn_models::manifest::{Lowering, MemoryMode};
 use nasbn_runtime::{
@@ -28,13 +32,6 @@ use rand_chacha::{
 };
 
 const WARMUP: u32 = 5;
-
-/// A field of /proc/self/status in MiB.
-fn memory_mb(field: &str) -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-}
 
 fn main() {
     let started = Instant::now();

@@ -9,14 +9,12 @@ The first line that is written describes the run; with `--serve` it also says th
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reference"))
+from measures import peak_mb, resident_mb, say, serve
 
 
 def arguments() -> argparse.Namespace:
@@ -38,21 +36,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, help="take the weights of this bundle")
     parser.add_argument("--serve", action="store_true", help="run as many steps as each line on stdin says")
     return parser.parse_args()
-
-
-def resident_mb() -> float:
-    """Memory that the process holds now, in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def peak_mb() -> float:
-    """The most memory that the process has held, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def say(record: dict) -> None:
-    print(json.dumps(record), flush=True)
 
 
 def main() -> None:
@@ -123,17 +106,7 @@ def main() -> None:
     if not options.serve:
         say({**about, **figures([step() for _ in range(options.steps)])})
         return
-    say({**about, "ready": True})
-    for line in sys.stdin:
-        try:
-            count = int(line)
-        except ValueError:
-            count = 0
-        if count < 1:
-            say({"error": f"send a number of steps from 1 on, not {line.strip()!r}"})
-            continue
-        times = [step() for _ in range(count)]
-        say({**figures(times), "times_ms": [round(t, 3) for t in times]})
+    serve(about, step, figures)
 
 
 if __name__ == "__main__":

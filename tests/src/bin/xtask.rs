@@ -2,10 +2,14 @@
 
 #[path = "../xtask/bench.rs"]
 mod bench;
+#[path = "../xtask/bench_candidates.rs"]
+mod bench_candidates;
 #[path = "../xtask/demo.rs"]
 mod demo;
 #[path = "../xtask/lint.rs"]
 mod lint;
+#[path = "../xtask/peer.rs"]
+mod peer;
 
 use std::{
     env,
@@ -47,6 +51,15 @@ enum Task {
         #[arg(long, default_value_t = 2)]
         threads: usize,
     },
+    /// Time the measurements of the composite against PyTorch's, and print the table of docs/performance.md
+    BenchCandidates {
+        /// Python with the packages of tests/reference/requirements.txt
+        #[arg(long, default_value = "python3")]
+        python: String,
+        /// Threads that every peer may use
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+    },
     /// Check what no compiler checks: file sizes, and where `unsafe` stands
     Lint,
 }
@@ -56,7 +69,8 @@ fn main() -> ExitCode {
         Task::Demo { cifar10 } => demo(cifar10.as_deref()),
         Task::Test { arguments } => test(&arguments),
         Task::Lint => root().and_then(|root| lint::run(&root)),
-        Task::Bench { python, threads } => benchmark(&python, threads),
+        Task::Bench { python, threads } => benchmark("step", bench::run, &python, threads),
+        Task::BenchCandidates { python, threads } => benchmark("candidates", bench_candidates::run, &python, threads),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -136,11 +150,18 @@ fn test(arguments: &[String]) -> Result<()> {
     run(cargo().args(["test", "--workspace"]).args(arguments))
 }
 
-fn benchmark(python: &str, threads: usize) -> Result<()> {
+/// Runs a benchmark whose peer on this side is an example of this crate.
+fn benchmark(
+    example: &str,
+    run_peers: fn(&Path, &Path, &Path, &Path, &str, usize) -> Result<()>,
+    python: &str,
+    threads: usize,
+) -> Result<()> {
     let root = root()?;
     provision_libraries(false)?;
     build_programs()?;
-    run(cargo().args(["build", "--quiet", "--profile", "quick", "-p", "nasbn-tests", "--example", "step"]))?;
+    run(cargo().args(["build", "--quiet", "--profile", "quick", "-p", "nasbn-tests", "--example", example]))?;
     let quick = target_dir().join("quick");
-    bench::run(&root, &quick, &quick.join("examples/step"), &quick.join("nasbn-export"), python, threads)
+    let built = quick.join("examples").join(example);
+    run_peers(&root, &quick, &built, &quick.join("nasbn-export"), python, threads)
 }

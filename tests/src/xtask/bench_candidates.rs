@@ -1,0 +1,84 @@
+//! `cargo xtask bench-candidates`: the three measurements of a candidate here against PyTorch's, in one run, in turns.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{
+    bench,
+    peer::{Peer, median},
+};
+
+/// Side of the images, pixels.
+const SIZE: u32 = 32;
+/// Images in a mini-batch.
+const BATCH: usize = 32;
+/// Paths that every peer measures one by one in each turn.
+const PATHS: usize = 12;
+/// Turns that every peer gets.
+const TURNS: usize = 5;
+/// The ways in which PyTorch finds tangent kernels. The first two take a backward pass a sample, one way or another.
+const KERNELS: [&str; 3] = ["loop", "vmap", "copies"];
+/// Of these, those that are asked to be outdone.
+const ASKED: usize = 2;
+
+/// Runs every peer and prints a table. `candidates` is the built example, `export` the exporter.
+pub fn run(root: &Path, work: &Path, candidates: &Path, export: &Path, python: &str, threads: usize) -> Result<()> {
+    let bundle: PathBuf = work.join("bench-nas-bench-macro");
+    bench::build(export, &bundle, "nas-bench-macro", SIZE)?;
+    let ours = |name: &str, mode: &str| {
+        let mut command = Command::new(candidates);
+        command.arg(&bundle).args([mode, &PATHS.to_string(), &BATCH.to_string(), &threads.to_string()]);
+        Peer::start(name, &mut command)
+    };
+    let one_by_one = ours("nasbn, one by one", "each")?;
+    let paths = one_by_one.about["paths"].as_array().context("paths")?;
+    let paths: Vec<&str> = paths.iter().filter_map(Value::as_str).collect();
+    let paths = paths.join(",");
+    eprintln!("paths {paths}");
+
+    let script = root.join("tests/peers/torch_candidates.py");
+    let mut torch = Vec::new();
+    for kernel in KERNELS {
+        let mut layouts = Vec::new();
+        for layout in ["contiguous", "channels_last"] {
+            let mut command = Command::new(python);
+            command.arg(&script).args(["--serve", "--paths", &paths, "--ntk", kernel, "--layout", layout]);
+            command.args(["--batch", &BATCH.to_string(), "--image-size", &SIZE.to_string()]);
+            command.args(["--threads", &threads.to_string()]);
+            let mut peer = Peer::start(&format!("PyTorch, {kernel}, {layout}"), &mut command)?;
+            peer.turn(1)?;
+            eprintln!("{}: {:.0} ms", peer.name, median(&peer.turns));
+            layouts.push(peer);
+        }
+        // The slower layout goes home.
+        layouts.sort_by(|a, b| median(&a.turns).total_cmp(&median(&b.turns)));
+        layouts.truncate(1);
+        torch.append(&mut layouts);
+    }
+    let mut peers = torch;
+    peers.push(one_by_one);
+    for peer in &mut peers {
+        peer.turns.clear();
+    }
+    for _ in 0..TURNS {
+        for peer in &mut peers {
+            peer.turn(1)?;
+        }
+    }
+    let asked = peers.iter().take(ASKED).min_by(|a, b| median(&a.turns).total_cmp(&median(&b.turns)));
+    let reference = asked.context("a peer")?;
+    println!(
+        "| {PATHS} random paths, batch {BATCH}, {threads} thread(s) | median ms per candidate (least to most of {TURNS} \
+         turns) | against PyTorch's faster way by samples | peak memory MiB | of which before the network |"
+    );
+    println!("| --- | --- | --- | --- | --- |");
+    for peer in &peers {
+        println!("| {} | {} |", peer.name, peer.cells(reference));
+    }
+    Ok(())
+}
