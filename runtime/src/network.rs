@@ -2,7 +2,10 @@
 
 mod jacobian;
 mod linear;
+mod trail;
 mod walk;
+
+use trail::Steps;
 
 pub use jacobian::{Jacobian, SignAgreement, SlotJacobian};
 
@@ -25,6 +28,7 @@ use crate::{
 };
 
 pub use linear::Linear;
+pub use trail::{Trail, Transfer, operators};
 
 /// How a network is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +52,7 @@ pub struct Pass {
     /// Logits `[N, classes]`.
     pub logits: Rc<DynValue>,
     path: Path,
-    tapes: Vec<Tape>,
+    tapes: Vec<Rc<Tape>>,
     /// Which graphs the tapes are for.
     memory: MemoryMode,
 }
@@ -153,7 +157,7 @@ impl Network {
         keep: bool,
     ) -> Result<Pass, EngineError> {
         let memory = if keep { self.options.memory } else { MemoryMode::Lean };
-        self.forward_in(self.logits_node(), path, parameters, images, statistics, (memory, keep))
+        self.forward_in(self.logits_node(), path, parameters, images, statistics, (memory, keep), None)
     }
 
     /// The value of the node that the last edge (the head) starts from, by a forward pass with batch
@@ -170,7 +174,7 @@ impl Network {
     ) -> Result<Rc<DynValue>, EngineError> {
         let node = self.supernet.edges.last().map_or(0, |edge| usize::from(edge.from));
         let keeping = (MemoryMode::Lean, false);
-        self.forward_in(node, path, parameters, images, statistics, keeping).map(|pass| pass.logits)
+        self.forward_in(node, path, parameters, images, statistics, keeping, None).map(|pass| pass.logits)
     }
 
     /// As [`Network::forward`], but the pass holds what [`Network::jacobian`] and [`Network::sign_agreement`] need
@@ -185,7 +189,7 @@ impl Network {
         images: ArrayView4<'_, f32>,
         statistics: &mut Statistics,
     ) -> Result<Pass, EngineError> {
-        self.forward_in(self.logits_node(), path, parameters, images, statistics, (MemoryMode::Fast, true))
+        self.forward_in(self.logits_node(), path, parameters, images, statistics, (MemoryMode::Fast, true), None)
     }
 
     /// The last node.
@@ -193,7 +197,8 @@ impl Network {
         self.supernet.nodes.len().saturating_sub(1)
     }
 
-    /// Forward pass as far as a node, whose value takes the place of the logits.
+    /// Forward pass as far as a node, whose value takes the place of the logits. With `steps`, it begins at their end.
+    #[allow(clippy::too_many_arguments)]
     fn forward_in(
         &mut self,
         node: usize,
@@ -202,8 +207,9 @@ impl Network {
         images: ArrayView4<'_, f32>,
         statistics: &mut Statistics,
         (memory, keep): (MemoryMode, bool),
+        mut steps: Option<&mut Steps>,
     ) -> Result<Pass, EngineError> {
-        let mut tapes = Vec::new();
+        let mut tapes = steps.as_deref().map_or_else(Vec::new, |steps| steps.tapes.clone());
         let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
             let lowering = network.options.lowering;
             let graph = network.engine.find(Self::owner(edge, operator), Role::Forward(memory), lowering)?;
@@ -228,11 +234,14 @@ impl Network {
             if keep {
                 let backward = network.engine.find(Self::owner(edge, operator), Role::Backward(memory), lowering)?;
                 let x = network.engine.inputs(backward).any(|port| port == Port::X).then(|| Rc::clone(x));
-                tapes.push(Tape { edge, operator, x, saved });
+                tapes.push(Rc::new(Tape { edge, operator, x, saved }));
             }
             y.ok_or_else(|| unexpected(Port::Y))
         };
-        let logits = self.walk(node, path, images, self.options.lowering, &mut run)?;
+        let logits = self.walk(node, path, images, self.options.lowering, steps.as_deref_mut(), &mut run)?;
+        if let Some(steps) = steps {
+            steps.tapes = tapes.iter().filter(|tape| tape.edge < steps.upto).cloned().collect();
+        }
         Ok(Pass { logits, path: path.clone(), tapes, memory })
     }
 
@@ -246,6 +255,18 @@ impl Network {
         parameters: &BnParameters,
         statistics: &Statistics,
         images: ArrayView4<'_, f32>,
+    ) -> Result<Rc<DynValue>, EngineError> {
+        self.evaluate_in(path, parameters, statistics, images, None)
+    }
+
+    /// As [`Network::evaluate`]; with `steps`, from their end.
+    fn evaluate_in(
+        &mut self,
+        path: &Path,
+        parameters: &BnParameters,
+        statistics: &Statistics,
+        images: ArrayView4<'_, f32>,
+        steps: Option<&mut Steps>,
     ) -> Result<Rc<DynValue>, EngineError> {
         let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
             let graph = network.engine.find(Self::owner(edge, operator), Role::Evaluate, network.evaluation)?;
@@ -261,7 +282,7 @@ impl Network {
             })?;
             take(outputs, Port::Y).map(Rc::new)
         };
-        self.walk(self.logits_node(), path, images, self.evaluation, &mut run)
+        self.walk(self.logits_node(), path, images, self.evaluation, steps, &mut run)
     }
 
     /// Mean softmax cross-entropy of logits `[N, classes]` against class indices `[N]`.

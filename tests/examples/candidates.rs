@@ -2,7 +2,7 @@
 //! for PyTorch: a line of JSON with the paths when ready, then for every line `N` on stdin the times of N passes over
 //! the paths, in ms per candidate.
 //!
-//!     cargo run --profile quick -p nasbn-tests --example candidates -- BUNDLE each PATHS BATCH THREADS
+//!     cargo run --profile quick -p nasbn-tests --example candidates -- BUNDLE each|together PATHS BATCH THREADS
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/memory.rs"]
@@ -23,7 +23,7 @@ use nasbn_models::{
     sample,
 };
 use nasbn_runtime::{
-    composite::{ReferenceImages, ReferenceOptions, parts},
+    composite::{ReferenceImages, ReferenceOptions, parts, parts_of_all},
     data::{About, Dataset, ImageSpec, Split},
     network::{Network, NetworkOptions},
     ort_library,
@@ -47,7 +47,7 @@ fn noise(spec: &ImageSpec, count: usize, rng: &mut ChaCha8Rng) -> Split {
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [bundle, mode, count, batch, threads] = &arguments[..] else {
-        eprintln!("usage: candidates BUNDLE each PATHS BATCH THREADS");
+        eprintln!("usage: candidates BUNDLE each|together PATHS BATCH THREADS");
         std::process::exit(2);
     };
     let (count, batch): (usize, usize) = (count.parse().expect("PATHS"), batch.parse().expect("BATCH"));
@@ -85,6 +85,9 @@ fn main() {
                 for path in &paths {
                     parts(&mut network, &initial, &images, path).unwrap();
                 }
+            }
+            "together" => {
+                parts_of_all(&mut network, &initial, &images, &paths, |_| true).unwrap();
             }
             other => panic!("{other} is not a mode"),
         }

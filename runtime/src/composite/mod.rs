@@ -8,7 +8,9 @@ mod measure;
 mod rank;
 mod table;
 
-pub use measure::{COLUMNS, CompositeError, PARTS, PartFit, ReferenceImages, ReferenceOptions, measure, parts};
+pub use measure::{
+    COLUMNS, CompositeError, PARTS, PartFit, ReferenceImages, ReferenceOptions, measure, parts, parts_of_all,
+};
 pub use rank::Ranks;
 pub use table::{Fit, FitError, MIN_PATHS, PathTable};
 

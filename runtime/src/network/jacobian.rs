@@ -136,6 +136,20 @@ impl Network {
         statistics: &Statistics,
         pass: &Pass,
     ) -> Result<SignAgreement, EngineError> {
+        self.sign_agreement_in(parameters, statistics, pass, |_, find| find())
+    }
+
+    /// As [`Network::sign_agreement`]. `of_edge` gives the agreement on an edge: what its second argument finds.
+    pub(super) fn sign_agreement_in(
+        &mut self,
+        parameters: &BnParameters,
+        statistics: &Statistics,
+        pass: &Pass,
+        mut of_edge: impl FnMut(
+            usize,
+            &mut dyn FnMut() -> Result<Array2<f64>, EngineError>,
+        ) -> Result<Array2<f64>, EngineError>,
+    ) -> Result<SignAgreement, EngineError> {
         pass.is_for_indicators()?;
         self.check_finite(pass, parameters, statistics)?;
         let (shape, _) = pass.logits.try_extract_tensor::<f32>()?;
@@ -148,16 +162,29 @@ impl Network {
                 continue;
             }
             activations += own;
-            for (port, value) in self.run_back(Role::Signs, tape, None, parameters, statistics)? {
-                if port != Port::Agreement {
-                    return Err(unexpected(port));
-                }
-                let mut agreement = Array2::zeros([samples, samples]);
-                assign(&value, &mut agreement)?;
-                kernel += &agreement.mapv(f64::from);
-            }
+            kernel += &of_edge(tape.edge, &mut || self.edge_agreement(tape, samples, parameters, statistics))?;
         }
         Ok(SignAgreement { kernel, activations })
+    }
+
+    /// What one edge adds to [`SignAgreement::kernel`].
+    fn edge_agreement(
+        &mut self,
+        tape: &Tape,
+        samples: usize,
+        parameters: &BnParameters,
+        statistics: &Statistics,
+    ) -> Result<Array2<f64>, EngineError> {
+        let mut kernel = Array2::<f64>::zeros([samples, samples]);
+        for (port, value) in self.run_back(Role::Signs, tape, None, parameters, statistics)? {
+            if port != Port::Agreement {
+                return Err(unexpected(port));
+            }
+            let mut agreement = Array2::zeros([samples, samples]);
+            assign(&value, &mut agreement)?;
+            kernel += &agreement.mapv(f64::from);
+        }
+        Ok(kernel)
     }
 
     fn check_finite(&self, pass: &Pass, parameters: &BnParameters, statistics: &Statistics) -> Result<(), EngineError> {

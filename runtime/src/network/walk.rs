@@ -12,7 +12,7 @@ use ort::{
     value::{DynValue, Tensor},
 };
 
-use super::{Network, passes_on, take, unexpected};
+use super::{Network, Steps, passes_on, take, unexpected};
 use crate::engine::EngineError;
 
 /// Runs an operator on an edge: network, edge, operator and input give the output.
@@ -27,26 +27,49 @@ pub(super) type RunBack<'a> =
 /// A value that stands on a node while a pass runs.
 type Held = Option<Rc<DynValue>>;
 
+/// Where a walk stands before an edge.
+#[derive(Clone)]
+pub(super) struct Standing {
+    /// Values of nodes that later edges start from.
+    held: Vec<Held>,
+    /// Values of edges before this one that lead to the same node.
+    parts: Vec<Held>,
+}
+
 impl Network {
     /// Walks the edges of a path in order, as far as the node `last`, and joins them at nodes. Every
-    /// tensor is dropped after its last use.
+    /// tensor is dropped after its last use. With `steps`, the walk begins at the last standing of these and leaves its
+    /// own before the edges as far as [`Steps::upto`].
     pub(super) fn walk(
         &mut self,
         last: usize,
         path: &Path,
         images: ArrayView4<'_, f32>,
         lowering: Lowering,
+        mut steps: Option<&mut Steps>,
         run: &mut RunEdge<'_>,
     ) -> Result<Rc<DynValue>, EngineError> {
         let batch = images.shape()[0];
-        let mut held: Vec<Held> = vec![None; self.supernet.nodes.len()];
-        // The copy keeps the image alive as a value of its own for the whole pass.
-        held[0] = Some(Rc::new(Tensor::from_array(images.to_owned())?.into_dyn()));
+        let (mut first, mut begin) = (0, None);
+        if let Some(Steps { standings, upto, .. }) = steps.as_deref_mut() {
+            (first, begin) = (standings.len().saturating_sub(1), standings.last().cloned());
+            standings.truncate(*upto + 1);
+        }
+        let mut standing = match begin {
+            Some(standing) => standing,
+            None => self.at_the_image(images)?,
+        };
         // Edges are sorted by where they lead.
         let count = self.supernet.edges.partition_point(|edge| usize::from(edge.to) <= last);
         let edges = self.supernet.edges[..count].to_vec();
-        let mut parts: Vec<Held> = Vec::new();
-        for (e, edge) in edges.iter().enumerate() {
+        for (e, edge) in edges.iter().enumerate().skip(first) {
+            if let Some(Steps { standings, upto, .. }) = steps.as_deref_mut()
+                && e <= *upto
+                && e == standings.len()
+            {
+                standings.push(standing.clone());
+            }
+            let Standing { held, parts } = &mut standing;
             let from = usize::from(edge.from);
             let to = usize::from(edge.to);
             let operator = self.supernet.operator_on(edge, path);
@@ -62,7 +85,7 @@ impl Network {
             };
             parts.push(value);
             if edges.get(e + 1).is_none_or(|next| next.to != edge.to) {
-                let joined = self.join(to, e + 1 - parts.len(), &parts, batch, lowering)?;
+                let joined = self.join(to, e + 1 - parts.len(), parts, batch, lowering)?;
                 held[to] = joined;
                 parts.clear();
             }
@@ -70,7 +93,15 @@ impl Network {
                 held[from] = None;
             }
         }
-        held.swap_remove(last).ok_or_else(|| EngineError::Tensor(format!("the path does not lead to node {last}")))
+        let value = standing.held.swap_remove(last);
+        value.ok_or_else(|| EngineError::Tensor(format!("the path does not lead to node {last}")))
+    }
+
+    fn at_the_image(&self, images: ArrayView4<'_, f32>) -> Result<Standing, EngineError> {
+        let mut held: Vec<Held> = vec![None; self.supernet.nodes.len()];
+        // The copy keeps the image alive as a value of its own for the whole pass.
+        held[0] = Some(Rc::new(Tensor::from_array(images.to_owned())?.into_dyn()));
+        Ok(Standing { held, parts: Vec::new() })
     }
 
     /// Joins the parts (one per incoming edge from `first` on) at a node.
