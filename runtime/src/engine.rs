@@ -91,6 +91,7 @@ pub struct Engine {
     entries: Vec<Entry>,
     index: HashMap<(Owner, Role, Lowering), GraphId>,
     sessions: usize,
+    runs: u64,
 }
 
 impl Engine {
@@ -113,7 +114,14 @@ impl Engine {
         // ONNX Runtime's wrapper shares domains by `Arc`, though they stay on this thread.
         #[allow(clippy::arc_with_non_send_sync)]
         let operators = Arc::new(kernels::operators::domain()?);
-        Ok(Self { environment, operators, entries: manifest.graphs.iter().map(entry).collect(), index, sessions: 0 })
+        Ok(Self {
+            environment,
+            operators,
+            entries: manifest.graphs.iter().map(entry).collect(),
+            index,
+            sessions: 0,
+            runs: 0,
+        })
     }
 
     /// The graph of `role` for `owner` in `lowering`; of the portable lowering if it has no other.
@@ -141,6 +149,11 @@ impl Engine {
         self.sessions
     }
 
+    /// Number of graphs run so far.
+    pub fn runs(&self) -> u64 {
+        self.runs
+    }
+
     /// Runs a graph; `input` gives the value of every input port. Returns the outputs in order.
     ///
     /// # Errors
@@ -151,6 +164,7 @@ impl Engine {
         mut input: impl FnMut(Port) -> Result<SessionInputValue<'v>, EngineError>,
     ) -> Result<Vec<(Port, DynValue)>, EngineError> {
         self.open(graph)?;
+        self.runs += 1;
         let entry = &mut self.entries[graph];
         let inputs = entry.inputs.iter().map(|p| input(p.port)).collect::<Result<Vec<_>, _>>()?;
         let failed = |e: ort::Error| EngineError::Run { file: entry.file.clone(), reason: e.to_string() };

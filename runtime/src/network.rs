@@ -127,6 +127,11 @@ impl Network {
         self.engine.sessions()
     }
 
+    /// Number of graphs run so far.
+    pub fn runs(&self) -> u64 {
+        self.engine.runs()
+    }
+
     /// Whether every operator has a fused graph of `role`, and none passes the image on unchanged
     /// (which is laid out otherwise).
     fn has_fused(&self, role: Role) -> bool {

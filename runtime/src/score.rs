@@ -188,8 +188,8 @@ impl<'a> Scorer<'a> {
         }
         let parameters = adapted.as_ref().map_or(self.parameters, |adapted| &adapted.parameters);
         let supernet = self.network.supernet();
-        found.insert("bn_all", self.table.all(supernet, path));
-        found.insert("bn_last", self.table.last(supernet, path));
+        found.insert("bn_all", self.table.all(path));
+        found.insert("bn_last", self.table.last(path));
         if needs(Measurement::Units) {
             found.insert("relu_units", relu_units(supernet, path));
         }

@@ -3,7 +3,7 @@
 //! the paths, in ms per candidate.
 //!
 //!     cargo run --profile quick -p nasbn-tests --example candidates -- BUNDLE each|together PATHS BATCH THREADS
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "support/memory.rs"]
 mod memory;

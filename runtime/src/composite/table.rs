@@ -4,7 +4,7 @@
 //! paths therefore stands for measuring all of them, with the noise of single measurements averaged away, and
 //! ranks millions of paths a second.
 
-use nasbn_models::{Path, Supernet};
+use nasbn_models::{Path, Selection, Supernet};
 use serde::{Deserialize, Serialize};
 
 /// A sum over the choices of a path: `intercept + sum_c values[c][path_c]`.
@@ -56,6 +56,26 @@ impl PathTable {
         let fits = values.len() == supernet.choices.len()
             && values.iter().zip(&supernet.choices).all(|(values, choice)| values.len() == choice.candidates.len());
         fits.then(|| Self { intercept, offsets: offsets(supernet), values: values.concat() })
+    }
+
+    /// The table of a sum over the edges of a path: `entry` gives what an operator on an edge adds. What fixed edges add is
+    /// the intercept; edges that share a choice are added up.
+    pub fn of_edges(supernet: &Supernet, entry: impl Fn(usize, u8) -> f64) -> Self {
+        let offsets = offsets(supernet);
+        let columns = supernet.choices.iter().map(|choice| choice.candidates.len()).sum();
+        let mut table = Self { intercept: 0.0, offsets, values: vec![0.0; columns] };
+        for (e, edge) in supernet.edges.iter().enumerate() {
+            match edge.selection {
+                Selection::Fixed(operator) => table.intercept += entry(e, operator),
+                Selection::Mixed(choice) => {
+                    let values = &mut table.values[table.offsets[usize::from(choice)] as usize..];
+                    for (value, &operator) in values.iter_mut().zip(supernet.candidates(edge)) {
+                        *value += entry(e, operator);
+                    }
+                }
+            }
+        }
+        table
     }
 
     /// The number of a path of the space. Unknown candidates count nothing.

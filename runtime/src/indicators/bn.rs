@@ -2,15 +2,16 @@
 
 use nasbn_models::{Path, Supernet};
 
-use crate::parameters::{BnParameters, Layout};
+use crate::{
+    composite::PathTable,
+    parameters::{BnParameters, Layout},
+};
 
-/// The BN indicator of every operator on every edge: mean |gamma| of its BatchNorms.
+/// The BN indicator of every operator on every edge, by mean |gamma| of its BatchNorms.
 #[derive(Clone, Debug)]
 pub struct BnTable {
-    /// Per edge and operator: sum over all BNs of mean |gamma|, and mean |gamma| of the last BN.
-    entries: Vec<Vec<(u8, f64, f64)>>,
-    /// Whether the edge is mixed.
-    mixed: Vec<bool>,
+    all: PathTable,
+    last: PathTable,
 }
 
 impl BnTable {
@@ -20,36 +21,69 @@ impl BnTable {
             let gamma = &parameters.gamma[layout.slots()[slot].range.clone()];
             gamma.iter().map(|&g| f64::from(g.abs())).sum::<f64>() / gamma.len().max(1) as f64
         };
-        let entries = supernet.edges.iter().enumerate().map(|(e, edge)| {
-            let entry = |&operator: &u8| {
-                let slots = layout.operator(e, operator);
-                let last = slots.clone().next_back().map_or(0.0, mean);
-                (operator, slots.map(mean).sum(), last)
-            };
-            supernet.candidates(edge).iter().map(entry).collect()
-        });
-        let mixed = supernet.edges.iter().map(|e| supernet.candidates(e).len() > 1);
-        Self { entries: entries.collect(), mixed: mixed.collect() }
-    }
-
-    fn sum(&self, supernet: &Supernet, path: &Path, value: impl Fn(usize, &(u8, f64, f64)) -> f64) -> f64 {
-        let edges = supernet.edges.iter().zip(&self.entries).enumerate();
-        edges
-            .map(|(e, (edge, entries))| {
-                let operator = supernet.operator_on(edge, path);
-                entries.iter().find(|entry| entry.0 == operator).map_or(0.0, |entry| value(e, entry))
-            })
-            .sum()
+        let mixed = |edge: usize| supernet.candidates(&supernet.edges[edge]).len() > 1;
+        let last = |edge, operator| layout.operator(edge, operator).next_back().filter(|_| mixed(edge));
+        Self {
+            all: PathTable::of_edges(supernet, |edge, operator| layout.operator(edge, operator).map(mean).sum()),
+            last: PathTable::of_edges(supernet, |edge, operator| last(edge, operator).map_or(0.0, mean)),
+        }
     }
 
     /// Expressivity over all BatchNorms of the path: the sum of mean |gamma| (arXiv 2112.00265, section 3).
-    pub fn all(&self, supernet: &Supernet, path: &Path) -> f64 {
-        self.sum(supernet, path, |_, entry| entry.1)
+    pub fn all(&self, path: &Path) -> f64 {
+        self.all.value(path)
     }
 
     /// The indicator of BN-NAS (Chen et al. 2021, equation 4): the sum over searchable layers of
     /// mean |gamma| of the chosen operator's last BatchNorm.
-    pub fn last(&self, supernet: &Supernet, path: &Path) -> f64 {
-        self.sum(supernet, path, |e, entry| if self.mixed[e] { entry.2 } else { 0.0 })
+    pub fn last(&self, path: &Path) -> f64 {
+        self.last.value(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::chain;
+    use nasbn_models::Selection;
+
+    /// f64 against f64, one order of summation against another.
+    const EXACT: f64 = 1e-12;
+
+    /// The definition, edge by edge.
+    fn naive(supernet: &Supernet, layout: &Layout, parameters: &BnParameters, path: &Path) -> [f64; 2] {
+        let mut sums = [0.0; 2];
+        for (e, edge) in supernet.edges.iter().enumerate() {
+            let slots = layout.operator(e, supernet.operator_on(edge, path));
+            let means = slots.map(|slot| {
+                let range = layout.slots()[slot].range.clone();
+                range.clone().map(|c| f64::from(parameters.gamma[c]).abs()).sum::<f64>() / range.len() as f64
+            });
+            let means: Vec<f64> = means.collect();
+            sums[0] += means.iter().sum::<f64>();
+            if supernet.candidates(edge).len() > 1 {
+                sums[1] += means.last().unwrap_or(&0.0);
+            }
+        }
+        sums
+    }
+
+    #[test]
+    fn tables_are_sums_over_edges() {
+        let mut shared = chain(3);
+        // Two edges with one choice, as repeated cells have them.
+        shared.edges[3].selection = Selection::Mixed(0);
+        for supernet in [chain(4), shared] {
+            let layout = Layout::new(&supernet);
+            let mut parameters = BnParameters::initial(&layout);
+            parameters.gamma.iter_mut().enumerate().for_each(|(i, g)| *g = (i as f32 * 1.7).sin());
+            let table = BnTable::new(&supernet, &layout, &parameters);
+            for path in supernet.paths() {
+                let [all, last] = naive(&supernet, &layout, &parameters, &path);
+                assert!((table.all(&path) - all).abs() < EXACT && (table.last(&path) - last).abs() < EXACT);
+                assert!(table.all(&path) > table.last(&path), "the stem's BatchNorm is not searched");
+            }
+        }
     }
 }

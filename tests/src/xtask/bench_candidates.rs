@@ -18,7 +18,9 @@ const SIZE: u32 = 32;
 /// Images in a mini-batch.
 const BATCH: usize = 32;
 /// Paths that every peer measures one by one in each turn.
-const PATHS: usize = 12;
+const PATHS: usize = 8;
+/// Paths of a sample that is measured together: the composite's default. The first of them are those above.
+const POPULATION: usize = 64;
 /// Turns that every peer gets.
 const TURNS: usize = 5;
 /// The ways in which PyTorch finds tangent kernels. The first two take a backward pass a sample, one way or another.
@@ -30,12 +32,13 @@ const ASKED: usize = 2;
 pub fn run(root: &Path, work: &Path, candidates: &Path, export: &Path, python: &str, threads: usize) -> Result<()> {
     let bundle: PathBuf = work.join("bench-nas-bench-macro");
     bench::build(export, &bundle, "nas-bench-macro", SIZE)?;
-    let ours = |name: &str, mode: &str| {
+    let ours = |name: &str, mode: &str, paths: usize| {
         let mut command = Command::new(candidates);
-        command.arg(&bundle).args([mode, &PATHS.to_string(), &BATCH.to_string(), &threads.to_string()]);
+        command.arg(&bundle).args([mode, &paths.to_string(), &BATCH.to_string(), &threads.to_string()]);
         Peer::start(name, &mut command)
     };
-    let one_by_one = ours("nasbn, one by one", "each")?;
+    let one_by_one = ours("nasbn, one by one", "each", PATHS)?;
+    let together = ours(&format!("nasbn, {POPULATION} random paths together"), "together", POPULATION)?;
     let paths = one_by_one.about["paths"].as_array().context("paths")?;
     let paths: Vec<&str> = paths.iter().filter_map(Value::as_str).collect();
     let paths = paths.join(",");
@@ -61,7 +64,7 @@ pub fn run(root: &Path, work: &Path, candidates: &Path, export: &Path, python: &
         torch.append(&mut layouts);
     }
     let mut peers = torch;
-    peers.push(one_by_one);
+    peers.extend([one_by_one, together]);
     for peer in &mut peers {
         peer.turns.clear();
     }
