@@ -14,6 +14,7 @@ use crate::{BnPlacement, Supernet};
 pub const BUILTIN: &[(&str, &str)] = &[
     ("nas-bench-macro", include_str!("../../spaces/nas-bench-macro.toml")),
     ("mobilenet", include_str!("../../spaces/mobilenet.toml")),
+    ("mnasnet", include_str!("../../spaces/mnasnet.toml")),
 ];
 
 /// Text of a built-in space.
