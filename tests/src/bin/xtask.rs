@@ -1,5 +1,7 @@
 //! The project's own tasks: `cargo demo`, `cargo xtest`, and what CI checks. Each does its own set-up.
 
+#[path = "../xtask/accel_nasbench.rs"]
+mod accel_nasbench;
 #[path = "../xtask/bench.rs"]
 mod bench;
 #[path = "../xtask/bench_candidates.rs"]
@@ -60,6 +62,19 @@ enum Task {
         #[arg(long, default_value_t = 2)]
         threads: usize,
     },
+    /// Turn networks of Accel-NASBench into paths of the space mnasnet, with their accuracy
+    AccelNasbench {
+        /// CSV file with the columns expand, kernel, layers, se, val_top1, macs_m, params_m
+        from: PathBuf,
+        /// CSV file to write: path, val_top1, macs_m, params_m
+        to: PathBuf,
+        /// Take N different networks at random [default: all]
+        #[arg(long, value_name = "N")]
+        rows: Option<usize>,
+        /// Seed of that choice
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// Check what no compiler checks: file sizes, and where `unsafe` stands
     Lint,
 }
@@ -68,6 +83,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Demo { cifar10 } => demo(cifar10.as_deref()),
         Task::Test { arguments } => test(&arguments),
+        Task::AccelNasbench { from, to, rows, seed } => accel_nasbench::run(&from, &to, rows, seed),
         Task::Lint => root().and_then(|root| lint::run(&root)),
         Task::Bench { python, threads } => benchmark("step", bench::run, &python, threads),
         Task::BenchCandidates { python, threads } => benchmark("candidates", bench_candidates::run, &python, threads),
