@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     bench,
-    peer::{Peer, median},
+    peer::{Peer, median, ratios, spread},
 };
 
 /// Side of the images, pixels.
@@ -22,7 +22,7 @@ const PATHS: usize = 8;
 /// Paths of a sample that is measured together: the composite's default. The first of them are those above.
 const POPULATION: usize = 64;
 /// Turns that every peer gets.
-const TURNS: usize = 5;
+const TURNS: usize = 3;
 /// The ways in which PyTorch finds tangent kernels. The first two take a backward pass a sample, one way or another.
 const KERNELS: [&str; 3] = ["loop", "vmap", "copies"];
 /// Of these, those that are asked to be outdone.
@@ -53,35 +53,33 @@ pub fn run(root: &Path, work: &Path, candidates: &Path, export: &Path, python: &
             command.arg(&script).args(["--serve", "--paths", &paths, "--ntk", kernel, "--layout", layout]);
             command.args(["--batch", &BATCH.to_string(), "--image-size", &SIZE.to_string()]);
             command.args(["--threads", &threads.to_string()]);
-            let mut peer = Peer::start(&format!("PyTorch, {kernel}, {layout}"), &mut command)?;
-            peer.turn(1)?;
-            eprintln!("{}: {:.0} ms", peer.name, median(&peer.turns));
-            layouts.push(peer);
+            layouts.push(Peer::start(&format!("PyTorch, {kernel}, {layout}"), &mut command)?);
         }
-        // The slower layout goes home.
-        layouts.sort_by(|a, b| median(&a.turns).total_cmp(&median(&b.turns)));
+        // The layout that is slower on the first path goes home.
+        let first = |peer: &Peer| peer.about["first_cpu_ms"].as_f64().unwrap_or(f64::INFINITY);
+        layouts.sort_by(|a, b| first(a).total_cmp(&first(b)));
         layouts.truncate(1);
         torch.append(&mut layouts);
     }
     let mut peers = torch;
     peers.extend([one_by_one, together]);
-    for peer in &mut peers {
-        peer.turns.clear();
-    }
     for _ in 0..TURNS {
         for peer in &mut peers {
             peer.turn(1)?;
         }
     }
-    let asked = peers.iter().take(ASKED).min_by(|a, b| median(&a.turns).total_cmp(&median(&b.turns)));
+    let asked = peers.iter().take(ASKED).min_by(|a, b| median(&a.cpu_turns).total_cmp(&median(&b.cpu_turns)));
     let reference = asked.context("a peer")?;
     println!(
-        "| {PATHS} random paths, batch {BATCH}, {threads} thread(s) | median ms per candidate (least to most of {TURNS} \
-         turns) | against PyTorch's faster way by samples | peak memory MiB | of which before the network |"
+        "| {PATHS} random paths, batch {BATCH}, {threads} thread(s) | ms of processors per candidate (least to most of \
+         {TURNS} turns) | against PyTorch's faster way by samples | ms per candidate | against the same | peak memory MiB \
+         | of which before the network |"
     );
-    println!("| --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
     for peer in &peers {
-        println!("| {} | {} |", peer.name, peer.cells(reference));
+        let cpu = spread(&peer.cpu_turns, 0, "");
+        let ratio = spread(&ratios(&peer.cpu_turns, &reference.cpu_turns), 2, " x");
+        println!("| {} | {cpu} | {ratio} | {} |", peer.name, peer.cells(reference));
     }
     Ok(())
 }
