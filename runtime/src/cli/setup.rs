@@ -187,6 +187,12 @@ pub fn composite(
             for fit in fits {
                 let PartFit { indicator, paths, undefined, explained } = fit;
                 log::info!("{indicator}: {paths} paths ({undefined} undefined), the table explains {explained:.3}");
+                if !quiet && (explained.is_nan() || explained < composite::TRUSTED) {
+                    output::words(format_args!(
+                        "warning: the composite's table of {indicator} explains {explained:.2} of the variance of paths \
+                         left out; hint: raise --reference-paths"
+                    ));
+                }
             }
             Ok(Some(composite))
         }

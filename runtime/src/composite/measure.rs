@@ -32,6 +32,8 @@ use crate::{
 pub const PARTS: [(&str, f64); 3] = [("sign_log_det", 2.0), ("ntk_shared_log_det", 1.0), ("mc_log_information", 1.0)];
 /// Columns in which the parts' ranks stand in tables, in the same order.
 pub const COLUMNS: [&str; 3] = ["fitted_expressivity", "fitted_trainability", "fitted_uncertainty"];
+/// Share of the variance of paths left out ([`PartFit::explained`]) below which a table stands for little.
+pub const TRUSTED: f64 = 0.5;
 /// Penalty of the fit, in units of a standardised part.
 const RIDGE: f64 = 1.0;
 /// Paths among which ranks are taken.

@@ -9,7 +9,7 @@ mod rank;
 mod table;
 
 pub use measure::{
-    COLUMNS, CompositeError, PARTS, PartFit, ReferenceImages, ReferenceOptions, measure, parts, parts_of_all,
+    COLUMNS, CompositeError, PARTS, PartFit, ReferenceImages, ReferenceOptions, TRUSTED, measure, parts, parts_of_all,
 };
 pub use rank::Ranks;
 pub use table::{Fit, FitError, MIN_PATHS, PathTable};
