@@ -11,6 +11,7 @@ mod score;
 mod search;
 mod setup;
 mod subnet;
+mod training;
 
 use clap::{Parser, Subcommand};
 
