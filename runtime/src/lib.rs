@@ -4,6 +4,7 @@
 //! [`cli`]; everything else is a library with typed errors.
 
 pub mod adapt;
+pub mod analyze;
 pub mod arena;
 mod atomic;
 pub mod checkpoint;

@@ -1,5 +1,6 @@
 //! Runs a path of the supernet: its operators one after another, forwards and backwards.
 
+mod held;
 mod jacobian;
 mod linear;
 mod trail;
@@ -39,12 +40,15 @@ pub struct NetworkOptions {
     pub lowering: Lowering,
 }
 
+/// What a forward graph keeps for others.
+type Saved = Vec<(Port, DynValue)>;
+
 /// What an edge leaves for the backward pass.
 struct Tape {
     edge: usize,
     operator: u8,
     x: Option<Rc<DynValue>>,
-    saved: Vec<(Port, DynValue)>,
+    saved: Saved,
 }
 
 /// A forward pass with batch statistics.
@@ -55,6 +59,13 @@ pub struct Pass {
     tapes: Vec<Rc<Tape>>,
     /// Which graphs the tapes are for.
     memory: MemoryMode,
+}
+
+impl Pass {
+    /// The path that was run.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// Loss of a batch and its gradient.
@@ -75,6 +86,8 @@ pub struct Network {
     options: NetworkOptions,
     /// Which graphs inference with given statistics uses.
     evaluation: Lowering,
+    /// Epsilon of every BatchNorm.
+    epsilon: f32,
 }
 
 impl Network {
@@ -97,7 +110,8 @@ impl Network {
         }
         let engine = Engine::new(environment, directory, manifest)?;
         let evaluation = options.lowering;
-        let mut network = Self { layout: Layout::new(&supernet), supernet, engine, programs, options, evaluation };
+        let (layout, epsilon) = (Layout::new(&supernet), manifest.epsilon());
+        let mut network = Self { layout, supernet, engine, programs, options, evaluation, epsilon };
         if !network.has_fused(Role::Backward(options.memory)) {
             network.options.lowering = Lowering::Portable;
         }
@@ -216,38 +230,62 @@ impl Network {
     ) -> Result<Pass, EngineError> {
         let mut tapes = steps.as_deref().map_or_else(Vec::new, |steps| steps.tapes.clone());
         let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
-            let lowering = network.options.lowering;
-            let graph = network.engine.find(Self::owner(edge, operator), Role::Forward(memory), lowering)?;
-            let layout = &network.layout;
-            let bn = |i: u16| slot(layout, edge, operator, i);
-            let outputs = network.engine.run(graph, |port| match port {
-                Port::X => Ok(SessionInputValue::from(&**x)),
-                Port::Gamma(i) => view(&parameters.gamma[bn(i)?]),
-                Port::Beta(i) => view(&parameters.beta[bn(i)?]),
-                other => Err(unexpected(other)),
-            })?;
-            let mut y = None;
-            let mut saved = Vec::new();
-            for (port, value) in outputs {
-                match port {
-                    Port::Y => y = Some(Rc::new(value)),
-                    Port::Mean(i) => copy(&value, &mut statistics.mean[bn(i)?])?,
-                    Port::Var(i) => copy(&value, &mut statistics.var[bn(i)?])?,
-                    port => saved.push((port, value)),
-                }
-            }
+            let (y, saved) = network.forward_edge(memory, (edge, operator), x, parameters, statistics)?;
             if keep {
-                let backward = network.engine.find(Self::owner(edge, operator), Role::Backward(memory), lowering)?;
-                let x = network.engine.inputs(backward).any(|port| port == Port::X).then(|| Rc::clone(x));
-                tapes.push(Rc::new(Tape { edge, operator, x, saved }));
+                tapes.push(network.tape(memory, (edge, operator), x, saved)?);
             }
-            y.ok_or_else(|| unexpected(Port::Y))
+            Ok(y)
         };
         let logits = self.walk(node, path, images, self.options.lowering, steps.as_deref_mut(), &mut run)?;
         if let Some(steps) = steps {
             steps.tapes = tapes.iter().filter(|tape| tape.edge < steps.upto).cloned().collect();
         }
         Ok(Pass { logits, path: path.clone(), tapes, memory })
+    }
+
+    /// Output of an operator on an edge with batch statistics, which are written to `statistics`, and what its graph saves.
+    fn forward_edge(
+        &mut self,
+        memory: MemoryMode,
+        (edge, operator): (usize, u8),
+        x: &DynValue,
+        parameters: &BnParameters,
+        statistics: &mut Statistics,
+    ) -> Result<(Rc<DynValue>, Saved), EngineError> {
+        let graph = self.engine.find(Self::owner(edge, operator), Role::Forward(memory), self.options.lowering)?;
+        let layout = &self.layout;
+        let bn = |i: u16| slot(layout, edge, operator, i);
+        let outputs = self.engine.run(graph, |port| match port {
+            Port::X => Ok(SessionInputValue::from(x)),
+            Port::Gamma(i) => view(&parameters.gamma[bn(i)?]),
+            Port::Beta(i) => view(&parameters.beta[bn(i)?]),
+            other => Err(unexpected(other)),
+        })?;
+        let mut y = None;
+        let mut saved = Vec::new();
+        for (port, value) in outputs {
+            match port {
+                Port::Y => y = Some(Rc::new(value)),
+                Port::Mean(i) => copy(&value, &mut statistics.mean[bn(i)?])?,
+                Port::Var(i) => copy(&value, &mut statistics.var[bn(i)?])?,
+                port => saved.push((port, value)),
+            }
+        }
+        Ok((y.ok_or_else(|| unexpected(Port::Y))?, saved))
+    }
+
+    /// What an edge leaves for graphs that go back through it.
+    fn tape(
+        &self,
+        memory: MemoryMode,
+        (edge, operator): (usize, u8),
+        x: &Rc<DynValue>,
+        saved: Saved,
+    ) -> Result<Rc<Tape>, EngineError> {
+        let owner = Self::owner(edge, operator);
+        let backward = self.engine.find(owner, Role::Backward(memory), self.options.lowering)?;
+        let x = self.engine.inputs(backward).any(|port| port == Port::X).then(|| Rc::clone(x));
+        Ok(Rc::new(Tape { edge, operator, x, saved }))
     }
 
     /// Inference with the given statistics: logits `[N, classes]` for `images` `[N, C, H, W]`.
@@ -340,14 +378,19 @@ impl Network {
             if let Some(dy) = dy {
                 return network.backward_edge(&tape, memory, dy, parameters, statistics, gradients);
             }
-            for slot in network.layout.operator(edge, operator) {
-                let range = network.layout.slots()[slot].range.clone();
-                gradients.gamma[range.clone()].fill(0.0);
-                gradients.beta[range].fill(0.0);
-            }
+            network.no_gradient(edge, operator, gradients);
             Ok(None)
         };
         self.walk_back(path, Rc::new(loss.dlogits), &mut run)
+    }
+
+    /// Zeroes for the BatchNorms of an operator whose output leads nowhere.
+    fn no_gradient(&self, edge: usize, operator: u8, gradients: &mut BnParameters) {
+        for slot in self.layout.operator(edge, operator) {
+            let range = self.layout.slots()[slot].range.clone();
+            gradients.gamma[range.clone()].fill(0.0);
+            gradients.beta[range].fill(0.0);
+        }
     }
 
     fn backward_edge(

@@ -141,7 +141,7 @@ fn two_runs_into_one_directory_do_not_mix() {
     fs::create_dir(&out).unwrap();
     let held = fs::File::create(out.join(".lock")).unwrap();
     held.lock().unwrap();
-    adapt(&out, &["--epochs", "1"]).fails(2, "another `nasbn adapt` writes to");
+    adapt(&out, &["--epochs", "1"]).fails(2, "another `nasbn` writes to");
     drop(held);
     adapt(&out, &["--epochs", "1"]).ok();
 }

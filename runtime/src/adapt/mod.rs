@@ -6,6 +6,7 @@
 pub mod candidate;
 pub mod optimizer;
 pub mod rate;
+pub mod run;
 
 use nasbn_models::{
     Path,

@@ -1,80 +1,33 @@
 //! `nasbn adapt`: BN-only training of the supernet.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Write},
+    ops::ControlFlow,
     path::{Path as FsPath, PathBuf},
     sync::atomic::Ordering,
     time::Instant,
 };
 
-use clap::{Args, ValueEnum};
-use nasbn_models::manifest::{Lowering, MemoryMode};
+use clap::Args;
 use serde::Serialize;
 
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, OutputArgs},
     output, setup,
+    training::{self, TrainingArgs},
 };
 use crate::{
-    adapt::{
-        AdaptOptions, Sampling, StepReport, Trainer,
-        optimizer::{Rule, Schedule},
-        rate::find_rate,
-    },
+    adapt::{self, AdaptOptions, StepReport, Trainer, rate::find_rate, run::RunError},
     atomic,
-    checkpoint::{Checkpoint, CheckpointError, STATE_FILE},
-    data::{LoaderOptions, Part, Prefetcher, TrainLoader},
+    checkpoint::{CheckpointError, STATE_FILE},
+    data::Part,
+    network::Network,
 };
 
 /// Name of the file of metrics in the checkpoint's directory.
 const METRICS_FILE: &str = "metrics.jsonl";
-/// Name of the file that a running adaptation holds locked.
-const LOCK_FILE: &str = ".lock";
-/// No rate is larger: at the usual ones parameters move by less than one a step.
-const LARGEST_RATE: f32 = 1e7;
-/// Batches that are made ahead of their use.
-const PREFETCH: usize = 4;
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Optimizer {
-    Sgd,
-    Adam,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum SamplingArg {
-    /// Every candidate equally likely
-    Uniform,
-    /// Every candidate once per round (strict fairness)
-    Fair,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Memory {
-    /// Keep the inputs of BatchNorms
-    Fast,
-    /// Keep only operators' inputs, compute the rest again
-    Lean,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Graphs {
-    /// Fused operators on the CPU
-    Fused,
-    /// Standard ONNX operators only
-    Portable,
-}
-
-impl From<Graphs> for Lowering {
-    fn from(graphs: Graphs) -> Self {
-        match graphs {
-            Graphs::Fused => Self::Fused,
-            Graphs::Portable => Self::Portable,
-        }
-    }
-}
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -89,48 +42,14 @@ pub struct AdaptArgs {
     /// Directory of the checkpoint and metrics.jsonl; --find-rate writes nothing and needs none
     #[arg(long, value_name = "DIR", required_unless_present = "find_rate")]
     out: Option<PathBuf>,
-    /// Passes over the training images
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    epochs: u32,
-    /// Images in a mini-batch
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=65536))]
-    batch: u32,
-    /// Optimiser
-    #[arg(long, value_enum, default_value_t = Optimizer::Sgd)]
-    optimizer: Optimizer,
-    /// Peak learning rate [default: 1 for sgd, 0.02 for adam]
-    #[arg(long)]
-    rate: Option<f32>,
-    /// Momentum of sgd [default: 0.9]
-    #[arg(long)]
-    momentum: Option<f32>,
-    /// Epochs over which the rate rises to its peak [default: 1, or a fifth of a run of less than five]
-    #[arg(long)]
-    warmup_epochs: Option<f32>,
-    /// Keep the rate at its peak instead of letting it fall along a cosine
-    #[arg(long)]
-    constant_rate: bool,
-    /// Shorten gradients to this norm; 0 for never
-    #[arg(long, default_value_t = 5.0)]
-    clip_norm: f32,
-    /// How paths are drawn
-    #[arg(long, value_enum, default_value_t = SamplingArg::Uniform)]
-    sampling: SamplingArg,
+    #[command(flatten)]
+    training: TrainingArgs,
     /// Train only this path
     #[arg(long, value_name = "PATH", conflicts_with = "sampling")]
     path: Option<String>,
     /// Seed of paths, order of images and augmentation
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// No random crops and flips
-    #[arg(long)]
-    no_augment: bool,
-    /// What is kept between forward and backward passes
-    #[arg(long, value_enum, default_value_t = Memory::Fast)]
-    memory: Memory,
-    /// Which graphs are trained with
-    #[arg(long, value_enum, default_value_t = Graphs::Fused)]
-    graphs: Graphs,
     /// Go on from the checkpoint in --out
     #[arg(long)]
     resume: bool,
@@ -173,7 +92,7 @@ struct Summary {
 }
 
 pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
-    check(&args)?;
+    args.training.check()?;
     let quiet = args.output.quiet;
     // Only --find-rate, which does not write, may go without.
     let out = args.out.clone().unwrap_or_default();
@@ -182,22 +101,20 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("{} holds a checkpoint already", out.display()))
             .hint("go on from it with --resume, replace it with --force, or name another --out"));
     }
-    let memory = match args.memory {
-        Memory::Fast => MemoryMode::Fast,
-        Memory::Lean => MemoryMode::Lean,
-    };
-    let mut session = setup::open(&args.bundle, memory, args.graphs.into())?;
+    let mut session = setup::open(&args.bundle, args.training.memory(), args.training.graphs.into())?;
     let data = setup::dataset(&args.data, session.network.supernet())?;
-    let augment = !args.no_augment;
-    let loader_options = LoaderOptions { batch: args.batch as usize, seed: args.seed, augment };
-    let loader = TrainLoader::new(std::sync::Arc::clone(&data), loader_options)?;
+    let loader = args.training.loader(&data, args.seed)?;
     let per_epoch = loader.steps_per_epoch();
-    let options = options(&args, &session, per_epoch, data.fingerprint())?;
+    // Equal networks are one: what is trained are the BatchNorms that scores and searches look at.
+    let supernet = session.network.supernet();
+    let path = args.path.as_deref().map(|text| Ok::<_, Failure>(supernet.canonical(&setup::path(supernet, text)?)));
+    let options = args.training.options(&session.network, &loader, path.transpose()?, data.fingerprint());
     if !quiet {
         output::words(format_args!("data: {}", data.description()));
     }
     if args.find_rate {
-        let batches = data.fixed_batches(Part::Train, args.batch as usize, 16.min(per_epoch as usize), args.seed)?;
+        let (batch, count) = (args.training.batch as usize, 16.min(per_epoch as usize));
+        let batches = data.fixed_batches(Part::Train, batch, count, args.seed)?;
         return search_rate(&mut session, options, &batches, &args.output);
     }
     let total = options.schedule.total;
@@ -205,14 +122,14 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         return Err(CheckpointError::Missing(out.clone()).into());
     }
     fs::create_dir_all(&out).map_err(|e| Failure::file(&out, &e))?;
-    let _lock = lock(&out)?;
+    let _lock = training::lock(&out)?;
     atomic::remove_leftovers(&out, &[STATE_FILE, METRICS_FILE, "parameters-"]);
     let mut trainer = match args.resume {
         false => {
             let initial = setup::parameters(&session, None)?;
             Trainer::new(&session.network, options, initial)
         }
-        true => resume(&session, &out, &options)?,
+        true => training::resume(&session, &out, &options)?,
     };
     let (mut metrics, losses) = Metrics::open(&out.join(METRICS_FILE), trainer.steps(), per_epoch)?;
     let interrupted = setup::interrupted();
@@ -224,26 +141,9 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     let mut epoch_losses = Vec::new();
     // An epoch that was begun before counts as a whole.
     let (mut sum, mut count) = (losses.iter().map(|&loss| f64::from(loss)).sum::<f64>(), losses.len() as u32);
-    let mut prefetcher = Prefetcher::start(loader, first_step..total, PREFETCH)?;
-    while let Some(batch) = prefetcher.next() {
-        let batch = batch?;
-        let clock = Instant::now();
-        let result = trainer.step(&mut session.network, batch.images.view(), &batch.labels);
-        let images_per_s = batch.len() as f64 / clock.elapsed().as_secs_f64().max(1e-9);
-        prefetcher.recycle(batch);
-        let report = match result {
-            Ok(report) => report,
-            Err(error) => {
-                bar.finish_and_clear();
-                metrics.flush_if_begun()?;
-                let failure = Failure::from(error);
-                return Err(match state.exists() {
-                    true => failure.and(format!("the last checkpoint in {} is kept", out.display())),
-                    false => failure.and("no checkpoint was written yet"),
-                });
-            }
-        };
-        metrics.write(&report, session.network.supernet(), per_epoch, images_per_s)?;
+    let after = |network: &mut Network, trainer: &Trainer, report: &StepReport, seconds: f64| {
+        let images_per_s = f64::from(args.training.batch) / seconds.max(1e-9);
+        metrics.write(report, network.supernet(), per_epoch, images_per_s)?;
         sum += f64::from(report.loss);
         count += 1;
         bar.inc(1);
@@ -253,23 +153,34 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         if epoch_ends {
             let mean = (sum / f64::from(count)) as f32;
             epoch_losses.push(mean);
-            let text =
-                format!("epoch {}/{}  loss {mean:.4}  rate {:.4}", report.step / per_epoch, args.epochs, report.rate);
-            output::say(&bar, quiet, &text);
+            let (epoch, epochs) = (report.step / per_epoch, args.training.epochs);
+            output::say(&bar, quiet, &format!("epoch {epoch}/{epochs}  loss {mean:.4}  rate {:.4}", report.rate));
             (sum, count) = (0.0, 0);
         }
         if epoch_ends || stop || args.checkpoint_steps.is_some_and(|n| report.step.is_multiple_of(n)) {
             metrics.flush()?;
-            trainer.checkpoint().write(&out, digest, session.network.layout())?;
+            trainer.checkpoint().write(&out, digest, network.layout())?;
         }
-        if stop && report.step < total {
-            bar.finish_and_clear();
-            return Err(Failure::usage(format!("stopped after step {} of {total}", report.step))
-                .with_exit(Exit::Stopped)
-                .hint("go on with the same command and --resume"));
-        }
-    }
+        Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    let result: Result<(), RunError<Failure>> = adapt::run::run(&mut session.network, &mut trainer, loader, after);
     bar.finish_and_clear();
+    match result {
+        Err(RunError::Step(error)) => {
+            metrics.flush_if_begun()?;
+            let failure = Failure::from(error);
+            return Err(match state.exists() {
+                true => failure.and(format!("the last checkpoint in {} is kept", out.display())),
+                false => failure.and("no checkpoint was written yet"),
+            });
+        }
+        other => other?,
+    }
+    if trainer.steps() < total {
+        return Err(Failure::usage(format!("stopped after step {} of {total}", trainer.steps()))
+            .with_exit(Exit::Stopped)
+            .hint("go on with the same command and --resume"));
+    }
     metrics.flush()?;
     trainer.checkpoint().write(&out, digest, session.network.layout())?;
     let seconds = started.elapsed().as_secs_f64();
@@ -277,10 +188,10 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     let summary = Summary {
         checkpoint: out.clone(),
         steps: trainer.steps(),
-        epochs: args.epochs,
+        epochs: args.training.epochs,
         epoch_losses,
         seconds,
-        images_per_s: (steps * u64::from(args.batch)) as f64 / seconds.max(1e-9),
+        images_per_s: (steps * u64::from(args.training.batch)) as f64 / seconds.max(1e-9),
         sessions: session.network.sessions(),
     };
     if args.output.json {
@@ -296,132 +207,6 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         ))?;
     }
     Ok(Exit::Done)
-}
-
-/// Holds the checkpoint's directory for one process: two would remove each other's files.
-fn lock(directory: &FsPath) -> Result<File, Failure> {
-    let path = directory.join(LOCK_FILE);
-    let file = File::create(&path).map_err(|e| Failure::file(&path, &e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::usage(format!("another `nasbn adapt` writes to {}", directory.display()))
-                .hint("wait for it, or name another --out"))
-        }
-        Err(TryLockError::Error(e)) => Err(Failure::file(&path, &e)),
-    }
-}
-
-/// What clap cannot check by itself.
-fn check(args: &AdaptArgs) -> Result<(), Failure> {
-    let positive = |name: &str, value: f32| match value.is_finite() && value > 0.0 {
-        true => Ok(()),
-        false => Err(Failure::usage(format!("{name} must be a number above 0, not {value}"))
-            .hint("`nasbn adapt --find-rate` looks for one")),
-    };
-    if let Some(rate) = args.rate {
-        positive("--rate", rate)?;
-    }
-    if args.rate.is_some_and(|rate| rate > LARGEST_RATE) {
-        return Err(Failure::usage(format!("--rate must be at most {LARGEST_RATE:e}"))
-            .hint("`nasbn adapt --find-rate` looks for one"));
-    }
-    match (args.optimizer, args.momentum) {
-        (Optimizer::Adam, Some(_)) => {
-            return Err(Failure::usage("--momentum is for sgd; adam has its own").hint("leave one of them out"));
-        }
-        (_, Some(momentum)) if !(0.0..1.0).contains(&momentum) => {
-            return Err(Failure::usage(format!("--momentum must be 0 or more and below 1, not {momentum}"))
-                .hint("0.9 is usual"));
-        }
-        _ => {}
-    }
-    let warmup = warmup_epochs(args);
-    if !(warmup >= 0.0 && warmup <= args.epochs as f32) {
-        return Err(Failure::usage(format!(
-            "--warmup-epochs must be from 0 to {} (--epochs), not {warmup}",
-            args.epochs
-        ))
-        .hint("1 is usual: the rate then rises over the first epoch"));
-    }
-    if !(args.clip_norm.is_finite() && args.clip_norm >= 0.0) {
-        return Err(
-            Failure::usage(format!("--clip-norm must be 0 or more, not {}", args.clip_norm)).hint("0 is for never")
-        );
-    }
-    Ok(())
-}
-
-/// Epochs of the warm-up: short runs must get to their peak rate, too.
-fn warmup_epochs(args: &AdaptArgs) -> f32 {
-    args.warmup_epochs.unwrap_or((args.epochs as f32 / 5.0).min(1.0))
-}
-
-fn options(
-    args: &AdaptArgs,
-    session: &setup::Session,
-    per_epoch: u64,
-    fingerprint: String,
-) -> Result<AdaptOptions, Failure> {
-    let (rule, usual) = match args.optimizer {
-        Optimizer::Sgd => (Rule::Sgd { momentum: args.momentum.unwrap_or(0.9) }, 1.0),
-        Optimizer::Adam => (Rule::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }, 0.02),
-    };
-    let supernet = session.network.supernet();
-    // Equal networks are one: what is trained are the BatchNorms that scores and searches look at.
-    let path = args.path.as_deref().map(|text| Ok::<_, Failure>(supernet.canonical(&setup::path(supernet, text)?)));
-    let path = path.transpose()?;
-    Ok(AdaptOptions {
-        epochs: args.epochs,
-        batch: args.batch,
-        rule,
-        schedule: Schedule {
-            peak: args.rate.unwrap_or(usual),
-            warmup: (f64::from(warmup_epochs(args)) * per_epoch as f64) as u64,
-            total: u64::from(args.epochs) * per_epoch,
-            cosine: !args.constant_rate,
-        },
-        clip_norm: (args.clip_norm > 0.0).then_some(args.clip_norm),
-        sampling: match args.sampling {
-            SamplingArg::Uniform => Sampling::Uniform,
-            SamplingArg::Fair => Sampling::Fair,
-        },
-        path,
-        seed: args.seed,
-        data: fingerprint,
-        augment: !args.no_augment,
-        lean: matches!(args.memory, Memory::Lean),
-        fused: session.network.options().lowering == Lowering::Fused,
-    })
-}
-
-/// The run in `directory`, if it was made with the same options.
-fn resume(session: &setup::Session, directory: &FsPath, options: &AdaptOptions) -> Result<Trainer, Failure> {
-    let checkpoint = Checkpoint::read(directory, session.bundle.digest(), session.network.layout())?;
-    if checkpoint.options != *options {
-        let show = |o: &AdaptOptions| serde_json::to_value(o).unwrap_or_default();
-        let (then, now) = (show(&checkpoint.options), show(options));
-        let differing: Vec<String> = then
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(name, value)| now.get(name.as_str()) != Some(value))
-            .map(|(name, value)| format!("{name} was {value}, is {}", now[name.as_str()]))
-            .collect();
-        return Err(Failure::usage(format!(
-            "{} was made with other options: {}",
-            directory.display(),
-            differing.join("; ")
-        ))
-        .hint("repeat the options of the first run, or start anew in another --out"));
-    }
-    let before = checkpoint.environment.clone();
-    let trainer = Trainer::resume(&session.network, checkpoint);
-    let now = trainer.checkpoint().environment;
-    if before != now {
-        log::warn!("begun with {before}, goes on with {now}: the last bits may differ from an uninterrupted run");
-    }
-    Ok(trainer)
 }
 
 fn search_rate(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::adapt::Graphs;
+use super::training::Graphs;
 use crate::{composite::ReferenceOptions, data::DataSource};
 
 /// Bundle and library.

@@ -255,7 +255,8 @@ fn print(args: &EvaluateArgs, result: &Evaluation) -> Result<(), Failure> {
         let cells = [kendall_tau, spearman, &kendall_within_macs.mean, &kendall_within_depth.mean].map(cell);
         [vec![report.column.clone(), report.networks.to_string()], cells.into()].concat()
     });
-    aligned(&heads.map(str::to_owned), correlations.collect())?;
+    output::line("")?;
+    output::table(&heads.map(str::to_owned), correlations.collect())?;
     let tops = args.top.iter().map(|k| format!("top {k}"));
     let heads: Vec<String> = ["regret", "better"].map(str::to_owned).into_iter().chain(tops).collect();
     let regrets = result.columns.iter().map(|report| {
@@ -264,26 +265,13 @@ fn print(args: &EvaluateArgs, result: &Evaluation) -> Result<(), Failure> {
         let cells = report.top_k_regret.iter().map(cell);
         [report.column.clone(), better.to_owned()].into_iter().chain(cells).collect()
     });
-    aligned(&heads, regrets.collect())?;
+    output::line("")?;
+    output::table(&heads, regrets.collect())?;
     if let Some(plot) = &result.plot {
         output::line(format!("\nwrote {} ({})", plot.file.display(), plot.column))?;
     }
     if let Some(file) = &args.out {
         output::line(format!("wrote {}", file.display()))?;
-    }
-    Ok(())
-}
-
-/// Prints a table below an empty line, columns as wide as their widest cell.
-fn aligned(heads: &[String], rows: Vec<Vec<String>>) -> Result<(), Failure> {
-    let all = || std::iter::once(heads).chain(rows.iter().map(Vec::as_slice));
-    let widths: Vec<usize> = (0..heads.len())
-        .map(|i| all().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0))
-        .collect();
-    output::line("")?;
-    for row in all() {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
-        output::line(cells.join("  ").trim_end())?;
     }
     Ok(())
 }

@@ -5,7 +5,11 @@ use std::{fmt, io};
 use nasbn_export::{bundle::BundleError, subnet::SubnetError};
 
 use crate::{
-    adapt::AdaptError, checkpoint::CheckpointError, data::DataError, engine::EngineError, journal::JournalError,
+    adapt::{AdaptError, run::RunError},
+    checkpoint::CheckpointError,
+    data::DataError,
+    engine::EngineError,
+    journal::JournalError,
     ort_library::LibraryError,
 };
 
@@ -175,6 +179,16 @@ impl From<AdaptError> for Failure {
             }
             AdaptError::NoPath(_) => Self::usage(&error)
                 .hint("absent operators cut off nearly every path of this space: train one with --path"),
+        }
+    }
+}
+
+impl From<RunError<Failure>> for Failure {
+    fn from(error: RunError<Self>) -> Self {
+        match error {
+            RunError::Data(error) => error.into(),
+            RunError::Step(error) => error.into(),
+            RunError::Caller(failure) => failure,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The `nasbn` program: its commands, and how it speaks.
 
 mod adapt;
+mod analyze;
 mod args;
 mod doctor;
 mod evaluate;
@@ -11,6 +12,7 @@ mod score;
 mod search;
 mod setup;
 mod subnet;
+mod training;
 
 use clap::{Parser, Subcommand};
 
@@ -44,6 +46,9 @@ enum Command {
     Search(search::SearchArgs),
     /// Say how well scores rank networks whose accuracy is known
     Evaluate(evaluate::EvaluateArgs),
+    /// Show what BatchNorm-only training does: to operators by their BN placement, to the tangent kernel
+    #[command(subcommand)]
+    Analyze(analyze::AnalyzeCommand),
     /// Write one path as a standalone ONNX network
     Subnet(subnet::SubnetArgs),
     /// Say which ONNX Runtime library is used and what it can do
@@ -72,6 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
         Command::Score(args) => score::run(args),
         Command::Search(args) => search::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Analyze(command) => analyze::run(command),
         Command::Subnet(args) => subnet::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

@@ -14,6 +14,19 @@ pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     writeln!(io::stdout().lock(), "{text}").map_err(|e| Failure::stdout(&e))
 }
 
+/// Prints a table, columns as wide as their widest cell.
+pub fn table(heads: &[String], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    let all = || std::iter::once(heads).chain(rows.iter().map(Vec::as_slice));
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|i| all().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    for row in all() {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        line(cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 /// Prints a value as JSON.
 pub fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
     line(serde_json::to_string_pretty(value).map_err(|e| Failure::usage(format!("the result is not JSON: {e}")))?)

@@ -136,7 +136,7 @@ pub struct SearchArgs {
 }
 
 /// A number with an optional k, M or G.
-fn count(text: &str) -> Result<u64, String> {
+pub fn count(text: &str) -> Result<u64, String> {
     scaled(text, &[("k", 1e3), ("K", 1e3), ("M", 1e6), ("G", 1e9)])
         .ok_or_else(|| format!("`{text}` is not a count above 0 such as 12000000, 12M or 1.2G"))
 }

@@ -67,9 +67,19 @@ pub fn library(args: &LibraryArgs) -> Result<(Library, ort::environment::Environ
 
 /// Opens and verifies the bundle and makes its network.
 pub fn open(args: &BundleArgs, memory: MemoryMode, lowering: Lowering) -> Result<Session, Failure> {
-    let bundle = Bundle::open(&args.bundle)?;
+    open_in(&args.bundle, &args.library, memory, lowering)
+}
+
+/// Opens and verifies the bundle in `directory` and makes its network.
+pub fn open_in(
+    directory: &FsPath,
+    library_args: &LibraryArgs,
+    memory: MemoryMode,
+    lowering: Lowering,
+) -> Result<Session, Failure> {
+    let bundle = Bundle::open(directory)?;
     bundle.verify()?;
-    let (library, environment) = library(&args.library)?;
+    let (library, environment) = library(library_args)?;
     let network = Network::new(environment, bundle.dir(), bundle.manifest(), NetworkOptions { memory, lowering })?;
     Ok(Session { bundle, network, library })
 }
@@ -326,7 +336,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cli::adapt::Graphs,
+        cli::training::Graphs,
         data::{About, Split},
     };
 

@@ -15,7 +15,7 @@ pub fn picture(population: &Population, column: &Column, truth_column: &str, rep
     let point = |i: usize| Some((column.values[i]?, population.truth[i]));
     let whole = |value: f64| format!("{value}");
     let series = match &population.depth {
-        None => vec![Series { name: String::new(), points: (0..population.truth.len()).filter_map(point).collect() }],
+        None => vec![Series { points: (0..population.truth.len()).filter_map(point).collect(), ..Series::default() }],
         Some(depth) => {
             let groups = by_value(depth);
             let groups = if groups.len() > MOST_COLOURS { by_quantile(depth, MOST_COLOURS) } else { groups };
@@ -26,6 +26,7 @@ pub fn picture(population: &Population, column: &Column, truth_column: &str, rep
                     format!("{} to {}", whole(group.min), whole(group.max))
                 },
                 points: group.members.iter().filter_map(|&i| point(i)).collect(),
+                dashed: false,
             });
             series.collect()
         }

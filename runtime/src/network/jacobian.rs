@@ -61,15 +61,9 @@ impl Network {
         pass: &Pass,
         seed: ArrayView2<'_, f32>,
     ) -> Result<Jacobian, EngineError> {
-        let (shape, _) = pass.logits.try_extract_tensor::<f32>()?;
-        let expected: Vec<i64> = seed.shape().iter().map(|&d| d as i64).collect();
-        if **shape != *expected {
-            let problem = format!("a seed of shape {expected:?} does not fit logits of shape {:?}", &**shape);
-            return Err(EngineError::Tensor(problem));
-        }
         pass.is_for_indicators()?;
         let samples = seed.nrows();
-        let seed = Rc::new(Tensor::from_array(seed.as_standard_layout().into_owned())?.into_dyn());
+        let seed = pass.seeded(seed)?;
         let mut tapes = pass.tapes.iter().rev();
         let mut slots = Vec::new();
         let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&DynValue>| {
@@ -86,6 +80,35 @@ impl Network {
         // Slots are numbered in order of execution.
         slots.sort_unstable_by_key(|slot| slot.slot);
         Ok(Jacobian { samples, slots })
+    }
+
+    /// The gradient of `sum seed logits` with respect to gamma and beta of the path's BatchNorms, through the statistics of
+    /// the batch, written to `gradients`; other slots are left as they are. `seed` is `[N, classes]`. As
+    /// [`Network::backward`], but for any seed, and the pass can be used again.
+    ///
+    /// # Errors
+    /// If the pass was not kept, if `seed` has another shape than the logits, or if a graph fails.
+    pub fn gradient(
+        &mut self,
+        parameters: &BnParameters,
+        statistics: &Statistics,
+        pass: &Pass,
+        seed: ArrayView2<'_, f32>,
+        gradients: &mut BnParameters,
+    ) -> Result<(), EngineError> {
+        let seed = pass.seeded(seed)?;
+        let mut tapes = pass.tapes.iter().rev();
+        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&DynValue>| {
+            let tape = tapes.next().filter(|t| t.edge == edge && t.operator == operator).ok_or_else(not_kept)?;
+            match dy {
+                Some(dy) => network.backward_edge(tape, pass.memory, dy, parameters, statistics, gradients),
+                None => {
+                    network.no_gradient(edge, operator, gradients);
+                    Ok(None)
+                }
+            }
+        };
+        self.walk_back(&pass.path, seed, &mut run)
     }
 
     fn jacobian_edge(
@@ -212,6 +235,17 @@ impl Network {
 }
 
 impl Pass {
+    /// A seed for the logits as a tensor.
+    fn seeded(&self, seed: ArrayView2<'_, f32>) -> Result<Rc<DynValue>, EngineError> {
+        let (shape, _) = self.logits.try_extract_tensor::<f32>()?;
+        let expected: Vec<i64> = seed.shape().iter().map(|&d| d as i64).collect();
+        if **shape != *expected {
+            let problem = format!("a seed of shape {expected:?} does not fit logits of shape {:?}", &**shape);
+            return Err(EngineError::Tensor(problem));
+        }
+        Ok(Rc::new(Tensor::from_array(seed.as_standard_layout().into_owned())?.into_dyn()))
+    }
+
     fn is_for_indicators(&self) -> Result<(), EngineError> {
         match self.memory {
             MemoryMode::Fast => Ok(()),

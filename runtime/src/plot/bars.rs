@@ -13,6 +13,9 @@ pub struct Bars {
     pub name: String,
     /// A value a category; there is no bar where one is not finite or not there.
     pub values: Vec<f64>,
+    /// How far a whisker goes to both sides of the end of each bar; none where it is not there, not finite or 0. For
+    /// [`Arrangement::Grouped`].
+    pub spread: Vec<f64>,
 }
 
 /// How the bars of a category stand.
@@ -30,7 +33,18 @@ pub fn bars(labels: &Labels, categories: &[String], series: &[Bars], arrangement
     const FILLED: f64 = 0.72;
     let mut svg = Svg::new(WIDTH, HEIGHT, &labels.title, &labels.subtitle);
     let spans = spans(categories.len(), series, arrangement);
-    let (low, high) = extent(spans.iter().flatten().flat_map(|&(from, to)| [from, to]).chain([0.0]));
+    let whisker = |i: usize, category: usize| {
+        let grouped = arrangement == Arrangement::Grouped;
+        series[i].spread.get(category).copied().filter(|s| grouped && s.is_finite() && *s > 0.0)
+    };
+    let ends = spans.iter().enumerate().flat_map(|(i, bars)| {
+        let end = move |(category, &(from, to)): (usize, &(f64, f64))| {
+            let reach = whisker(i, category).unwrap_or(0.0);
+            [from, to - reach, to + reach]
+        };
+        bars.iter().enumerate().flat_map(end)
+    });
+    let (low, high) = extent(ends.chain([0.0]));
     let air = if high > low { 0.04 * (high - low) } else { 1.0 };
     let range = (if low < 0.0 { low - air } else { 0.0 }, if high > 0.0 || low == 0.0 { high + air } else { 0.0 });
     let legend: Vec<_> =
@@ -52,6 +66,18 @@ pub fn bars(labels: &Labels, categories: &[String], series: &[Bars], arrangement
             ));
         }
         svg.element(format_args!("</g>"));
+        for (category, &(_, end)) in bars.iter().enumerate() {
+            let Some(reach) = whisker(i, category) else { continue };
+            let middle = category as f64 + start + width / 2.0;
+            if let Some((low, high)) = frame.point(middle, end - reach).zip(frame.point(middle, end + reach)) {
+                // The middle of the bar as drawn, which is a pixel narrower than its room.
+                let x = low.0 - 0.5;
+                svg.line("whisker", (x, low.1), (x, high.1));
+                for (_, y) in [low, high] {
+                    svg.line("whisker", (x - 2.5, y), (x + 2.5, y));
+                }
+            }
+        }
     }
     if let Some((x, y)) = frame.point(0.0, 0.0) {
         svg.line("axis", (x, y), (frame.x.1, y));

@@ -10,13 +10,16 @@ text{fill:#1f2328;font:12px system-ui,'Segoe UI','Helvetica Neue',Arial,'DejaVu 
 .quiet{fill:#59636e}
 .grid{stroke:#d8dee4;stroke-width:1}
 .axis{stroke:#59636e;stroke-width:1}
+.whisker{stroke:#1f2328;stroke-width:1}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}
+.dashed{stroke-dasharray:6 4}
 @media (prefers-color-scheme:dark){
 .paper{fill:#0d1117}
 text{fill:#e6edf3}
 .quiet{fill:#9198a1}
 .grid{stroke:#2a313c}
 .axis{stroke:#9198a1}
+.whisker{stroke:#e6edf3}
 }
 ";
 

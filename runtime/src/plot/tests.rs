@@ -74,7 +74,8 @@ fn the_check_finds_what_is_not_xml() {
 #[test]
 fn a_scatter_plot_has_a_circle_a_point_within_the_sheet() {
     let points = |n: usize| (0..n).map(|i| (i as f64, (i * i % 17) as f64)).collect();
-    let mut series: Vec<Series> = (1..=4).map(|n| Series { name: format!("{n}"), points: points(10 * n) }).collect();
+    let mut series: Vec<Series> =
+        (1..=4).map(|n| Series { name: format!("{n}"), points: points(10 * n), dashed: false }).collect();
     series[0].points.push((f64::NAN, 1.0));
     series[0].points.push((1.0, f64::INFINITY));
     let picture = scatter(&labels(), &series);
@@ -94,18 +95,56 @@ fn a_scatter_plot_has_a_circle_a_point_within_the_sheet() {
 #[test]
 fn a_line_is_parted_where_a_value_is_missing() {
     let points = vec![(1.0, 2.0), (2.0, 3.0), (3.0, f64::NAN), (4.0, 1.0), (5.0, 2.0), (6.0, 4.0)];
-    let picture = lines(&labels(), &[Series { name: "drift".into(), points }]);
+    let picture = lines(&labels(), &[Series { name: "drift".into(), points, dashed: false }]);
     let tags = tags(&picture);
     assert_eq!(tags.iter().filter(|(name, _)| name == "polyline").count(), 2);
     assert_eq!(numbers(&tags, "circle", "cx").len(), 5);
 }
 
 #[test]
+fn a_dashed_line_goes_with_the_one_before_it() {
+    let series = |name: &str, dashed| Series { name: name.into(), points: vec![(0.0, 0.0), (1.0, 1.0)], dashed };
+    let all = [series("a", false), series("a foretold", true), series("b", false), series("b foretold", true)];
+    let picture = lines(&labels(), &all);
+    let tags = tags(&picture);
+    let of = |key: &str| -> Vec<String> {
+        let lines = tags.iter().filter(|(name, _)| name == "polyline");
+        lines.map(|(_, attributes)| attributes.iter().find(|(k, _)| k == key).unwrap().1.clone()).collect()
+    };
+    assert_eq!(of("class"), ["line", "line dashed", "line", "line dashed"]);
+    let colours = of("stroke");
+    assert!(colours[0] == colours[1] && colours[2] == colours[3] && colours[0] != colours[2], "{colours:?}");
+    assert!(picture.contains(">b<") && !picture.contains("foretold"));
+}
+
+#[test]
+fn whiskers_reach_to_both_sides_of_a_grouped_bars_end() {
+    let categories: Vec<String> = ["a", "b", "c"].map(Into::into).into();
+    let series = [Bars { name: String::new(), values: vec![0.4, 0.2, 0.1], spread: vec![0.2, 0.0, f64::NAN] }];
+    let whiskers = |arrangement| {
+        let tags = tags(&bars(&labels(), &categories, &series, arrangement));
+        let whisker = |(name, attributes): &&Tag| {
+            name == "line" && attributes.iter().any(|(key, value)| key == "class" && value == "whisker")
+        };
+        let found: Vec<Tag> = tags.iter().filter(whisker).cloned().collect();
+        let heights = numbers(&tags, "rect", "height")[1..].to_vec();
+        let tops = numbers(&tags, "rect", "y");
+        (numbers(&found, "line", "y1"), numbers(&found, "line", "y2"), heights, tops)
+    };
+    let (low, high, heights, tops) = whiskers(Arrangement::Grouped);
+    // A line and its two ends; the spread is half of the bar's height. Pixels are written with one decimal.
+    assert_eq!((low.len(), high.len()), (3, 3));
+    let half = heights[0] / 2.0;
+    assert!((low[0] - (tops[0] + half)).abs() < 0.2 && (high[0] - (tops[0] - half)).abs() < 0.2, "{low:?} {high:?}");
+    assert!(whiskers(Arrangement::Stacked).0.is_empty());
+}
+
+#[test]
 fn bars_are_as_high_as_their_values() {
     let categories: Vec<String> = ["identity", "mb3_k3", "mb6_k5"].map(Into::into).into();
     let series = [
-        Bars { name: "convolution".into(), values: vec![0.2, 0.3, 0.5] },
-        Bars { name: "every-operator".into(), values: vec![0.4, f64::NAN, 0.6] },
+        Bars { name: "convolution".into(), values: vec![0.2, 0.3, 0.5], ..Default::default() },
+        Bars { name: "every-operator".into(), values: vec![0.4, f64::NAN, 0.6], ..Default::default() },
     ];
     let heights = |arrangement| -> Vec<f64> {
         let tags = tags(&bars(&labels(), &categories, &series, arrangement));
@@ -133,15 +172,16 @@ fn charts_of_nothing_and_of_the_extreme_are_charts() {
     let extreme = vec![(f64::MAX, f64::MIN), (f64::MIN, f64::MAX), (0.0, 0.0)];
     for points in [vec![], vec![(1.0, 1.0)], extreme, vec![(f64::NAN, f64::NAN)]] {
         for picture in [
-            scatter(&labels(), &[Series { name: String::new(), points: points.clone() }]),
-            lines(&labels(), &[Series { name: "n".into(), points: points.clone() }]),
+            scatter(&labels(), &[Series { name: String::new(), points: points.clone(), dashed: false }]),
+            lines(&labels(), &[Series { name: "n".into(), points: points.clone(), dashed: false }]),
         ] {
             tags(&picture);
             assert!(!picture.contains("NaN") && !picture.contains("inf\""), "{picture}");
         }
     }
     let many: Vec<String> = (0..300).map(|i| format!("category number {i}")).collect();
-    let series: Vec<Bars> = (0..60).map(|i| Bars { name: format!("{i}"), values: vec![-1.0, 1e308, -1e308] }).collect();
+    let bars_of = |i: u32| Bars { name: format!("{i}"), values: vec![-1.0, 1e308, -1e308], spread: vec![1e308; 2] };
+    let series: Vec<Bars> = (0..60).map(bars_of).collect();
     for arrangement in [Arrangement::Grouped, Arrangement::Stacked] {
         let picture = bars(&labels(), &many, &series, arrangement);
         tags(&picture);
