@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -292,4 +293,24 @@ fn ntk_drift_follows_kernels_width_by_width() {
     assert!(table.stdout.contains("kernel distance") && table.stderr.starts_with("data: "), "{}", table.stdout);
     let quiet = drift(&["fair"], &dir.path().join("one"), &[&more[..8], &["--quiet"]].concat()).ok();
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+}
+
+#[test]
+fn a_stopped_drift_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("drift");
+    let more = ["--batch", "4", "--steps", "1000000", "--points", "1", "--random", "1"];
+    let arguments = analyze("ntk-drift", &["fair"], &out, &more);
+    let mut child = Command::new(program("nasbn")).args(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    // Before it says what the data are, signals are heeded.
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.starts_with("data: "), "{line}");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let mut words = String::new();
+    stderr.read_to_string(&mut words).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(4), "{words}");
+    assert!(words.contains("nothing was written") && words.contains("hint:"), "{words}");
+    assert!(!out.exists());
 }

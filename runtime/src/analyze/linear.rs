@@ -108,7 +108,8 @@ mod tests {
     fn logits_move_as_those_of_a_linear_model_whose_parameters_descend() {
         const PARAMETERS: usize = 4;
         let (labels, rate) = ([1, 2], 0.3);
-        let jacobian = Array2::from_shape_fn([6, PARAMETERS], |(i, p)| ((3 * i + 5 * p * p) as f64 * 0.7).sin());
+        let entry = |(i, p)| ((i * i + 3 * i * p + 5 * p * p) as f64 * 0.7).sin();
+        let jacobian = Array2::from_shape_fn([6, PARAMETERS], entry);
         let mut linear = Linearised::new(jacobian.dot(&jacobian.t()), logits()).unwrap();
         let mut parameters = [0.0; PARAMETERS];
         let model = |parameters: &[f64; PARAMETERS]| {

@@ -58,12 +58,12 @@ impl From<StatisticsArg> for StatisticsUse {
 
 #[derive(Args)]
 #[command(after_help = "Examples:
-  nasbn analyze ntk-drift --bundle w025 --bundle w05 --bundle w1 --data cifar10:data/cifar10 --out drift
-  nasbn analyze ntk-drift --bundle w025 --data digits --path 22212220 --steps 500 --points 20 --out drift
-  nasbn analyze ntk-drift --bundle w025 --bundle w05 --data digits --random 5 --supernet --epochs 3 --out drift
+  nasbn analyze ntk-drift --bundle w025 --bundle w05 --data cifar10:data/cifar10 --out drift
+  nasbn analyze ntk-drift --bundle w025 --data digits --path 22212220 --points 20 --out drift
+  nasbn analyze ntk-drift --bundle w025 --data digits --supernet --epochs 3 --out drift
 
-Each bundle is one width of a space (nasbn-export build --width); several bundles of one width, of other --seed, are
-averaged. docs/analyze.md says what the figures mean.")]
+Each bundle is one width of a space (nasbn-export build --width); several bundles of one width,
+of other --seed, are averaged. docs/analyze.md says what the figures mean.")]
 pub struct NtkDriftArgs {
     /// Bundle that `nasbn-export build` wrote; may be given several times
     #[arg(long, value_name = "DIR", required = true)]
@@ -137,10 +137,10 @@ pub fn run(args: NtkDriftArgs) -> Result<Exit, Failure> {
     let paths = distinct(supernet, &paths);
     let data = setup::dataset(&args.data, supernet)?;
     let batch = data.fixed_batches(Part::Train, args.batch as usize, 1, args.seed)?.remove(0);
+    let interrupted = setup::interrupted();
     if !args.output.quiet {
         output::words(format_args!("data: {}", data.description()));
     }
-    let interrupted = setup::interrupted();
     let mut work = bundles.len() as u64 * paths.len() as u64 * u64::from(args.steps);
     if args.supernet {
         let per_epoch = training.loader(&data, args.seed)?.steps_per_epoch();

@@ -47,11 +47,12 @@ const CHECKPOINTS: &str = "checkpoints";
 #[command(after_help = "Examples:
   nasbn-export build --space nas-bench-macro --width 0.25 --bn every-operator --out fair
   nasbn-export build --space nas-bench-macro --width 0.25 --bn convolution --out biased
-  nasbn analyze operator-bias --bundle fair --bundle biased --data digits --epochs 20 --out bias
-  nasbn analyze operator-bias --bundle fair --bundle biased --data digits --epochs 20 --seeds 5 --max-macs 2M --out bias
+  nasbn analyze operator-bias --bundle fair --bundle biased --data digits --out bias
+  nasbn analyze operator-bias --bundle fair --bundle biased --data digits --seeds 5 --out bias
 
-Supernets that are trained are checkpoints of `nasbn adapt` in OUT/checkpoints/PLACEMENT-seedN: the same command uses them
-again, goes on with one that was stopped, and adds those of further seeds. docs/analyze.md says what the figures mean.")]
+Supernets that are trained are checkpoints of `nasbn adapt` in OUT/checkpoints/PLACEMENT-seedN: the
+same command uses them again, goes on with one that was stopped, and adds those of further seeds.
+docs/analyze.md says what the figures mean.")]
 pub struct OperatorBiasArgs {
     /// Bundle that `nasbn-export build` wrote; given twice, once with each BN placement, all else equal
     #[arg(long, value_name = "DIR", required = true)]
