@@ -205,9 +205,9 @@ impl<'a> Scorer<'a> {
                 let pass = self.network.forward_for_indicators(path, parameters, images, &mut statistics)?;
                 if needs(Measurement::Signs) {
                     let agreement = self.network.sign_agreement(parameters, &statistics, &pass)?;
-                    let value = |found: Result<Option<f64>, _>| found.ok().flatten().unwrap_or(f64::NAN);
-                    found.insert("sign_log_det", value(signs::unscaled_log_determinant(&agreement)));
-                    found.insert("sign_log_det_scaled", value(signs::log_determinant(&agreement)));
+                    let scaled = signs::log_determinant(&agreement).ok().flatten().unwrap_or(f64::NAN);
+                    found.insert("sign_log_det", signs::unscaled(&agreement, scaled));
+                    found.insert("sign_log_det_scaled", scaled);
                 }
                 if needs(Measurement::Kernel) {
                     let outputs = self.options.ntk_outputs;

@@ -73,9 +73,12 @@ pub fn log_determinant(agreement: &SignAgreement) -> Result<Option<f64>, SignsEr
 /// # Errors
 /// See [`SignsError`].
 pub fn unscaled_log_determinant(agreement: &SignAgreement) -> Result<Option<f64>, SignsError> {
-    let samples = agreement.kernel.nrows() as f64;
-    let scale = samples * (agreement.activations as f64).ln();
-    Ok(log_determinant(agreement)?.map(|scaled| scaled + scale))
+    Ok(log_determinant(agreement)?.map(|scaled| unscaled(agreement, scaled)))
+}
+
+/// [`unscaled_log_determinant`] from what [`log_determinant`] has found.
+pub fn unscaled(agreement: &SignAgreement, scaled: f64) -> f64 {
+    scaled + agreement.kernel.nrows() as f64 * (agreement.activations as f64).ln()
 }
 
 #[cfg(test)]
