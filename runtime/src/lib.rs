@@ -19,6 +19,7 @@ pub mod kernels;
 pub mod network;
 pub mod ort_library;
 pub mod parameters;
+pub mod path_table;
 pub mod plot;
 pub mod score;
 pub mod search;

@@ -14,9 +14,10 @@ use nasbn_models::{
     spec::{self, SpaceOptions},
 };
 use nasbn_runtime::{
-    composite::{Composite, PathTable},
+    composite::Composite,
     indicators::bn::BnTable,
     parameters::{BnParameters, Layout},
+    path_table::PathTable,
 };
 
 /// How long a table is measured, at least.

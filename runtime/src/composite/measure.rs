@@ -15,7 +15,7 @@ use nasbn_models::{Path, Supernet, canonical::CanonicalTable, sample};
 use ndarray::{Array2, Array3, ArrayView3};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
-use super::{Composite, FitError, PathTable, table::MIN_PATHS};
+use super::Composite;
 use crate::{
     data::{Batch, DataError, Dataset, Part},
     engine::EngineError,
@@ -26,6 +26,7 @@ use crate::{
     },
     network::{Network, Pass, SignAgreement, Trail, Transfer, operators},
     parameters::{BnParameters, Statistics},
+    path_table::{FitError, MIN_PATHS, PathTable},
 };
 
 /// Names and weights of the parts, in order. Larger is better in all three.

@@ -6,16 +6,16 @@
 
 mod measure;
 mod rank;
-mod table;
 
 pub use measure::{
     COLUMNS, CompositeError, PARTS, PartFit, ReferenceImages, ReferenceOptions, TRUSTED, measure, parts, parts_of_all,
 };
 pub use rank::Ranks;
-pub use table::{Fit, FitError, MIN_PATHS, PathTable};
 
 use nasbn_models::Path;
 use serde::{Deserialize, Serialize};
+
+use crate::path_table::PathTable;
 
 /// One indicator of a composite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ impl Composite {
 }
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     use nasbn_models::{BnPlacement, Choice, Path, Supernet, sample, supernet::TextForm};
     use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 

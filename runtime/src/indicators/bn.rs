@@ -3,8 +3,8 @@
 use nasbn_models::{Path, Supernet};
 
 use crate::{
-    composite::PathTable,
     parameters::{BnParameters, Layout},
+    path_table::PathTable,
 };
 
 /// The BN indicator of every operator on every edge, by mean |gamma| of its BatchNorms.
