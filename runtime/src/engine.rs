@@ -1,21 +1,17 @@
 //! Sessions: one per graph, made when first used and kept.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+mod opener;
+
+use std::{collections::HashMap, path::PathBuf};
 
 use nasbn_models::manifest::{Graph, Lowering, Manifest, NamedPort, Owner, Port, Role};
 use ort::{
     environment::Environment,
-    ep,
-    operator::OperatorDomain,
-    session::{Session, SessionInputValue, builder::GraphOptimizationLevel},
+    session::{Session, SessionInputValue},
     value::DynValue,
 };
 
-use crate::kernels;
+pub use opener::Opener;
 
 /// Index of a graph in the manifest.
 pub type GraphId = usize;
@@ -86,8 +82,7 @@ struct Entry {
 
 /// Runs the graphs of a bundle.
 pub struct Engine {
-    environment: Environment,
-    operators: Arc<OperatorDomain>,
+    opener: Opener,
     entries: Vec<Entry>,
     index: HashMap<(Owner, Role, Lowering), GraphId>,
     sessions: usize,
@@ -111,12 +106,8 @@ impl Engine {
             session: None,
         };
         let index = manifest.graphs.iter().enumerate().map(|(i, g)| ((g.owner, g.role, g.lowering), i)).collect();
-        // ONNX Runtime's wrapper shares domains by `Arc`, though they stay on this thread.
-        #[allow(clippy::arc_with_non_send_sync)]
-        let operators = Arc::new(kernels::operators::domain()?);
         Ok(Self {
-            environment,
-            operators,
+            opener: Opener::new(environment)?,
             entries: manifest.graphs.iter().map(entry).collect(),
             index,
             sessions: 0,
@@ -179,8 +170,8 @@ impl Engine {
         let entry = &mut self.entries[graph];
         if entry.session.is_none() {
             let file = entry.file.clone();
-            let session = session(&self.environment, &self.operators, &file)
-                .map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
+            let session =
+                self.opener.file(&file).map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
             let fits = session.inputs().iter().map(|i| i.name()).eq(entry.inputs.iter().map(|i| i.name.as_str()))
                 && session.outputs().iter().map(|o| o.name()).eq(entry.outputs.iter().map(|o| o.name.as_str()));
             if !fits {
@@ -192,19 +183,4 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// A session with the options that every graph gets: all optimisations, the shared arena instead of one of
-/// its own (see [`crate::arena`]), no memory pattern (batch sizes vary).
-fn session(environment: &Environment, operators: &Arc<OperatorDomain>, file: &std::path::Path) -> ort::Result<Session> {
-    // ONNX Runtime must not meet a new domain of operators on two threads at once.
-    static OPENING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
-    Session::builder(environment)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_memory_pattern(false)?
-        .with_env_allocators()?
-        .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?
-        .with_operators(Arc::clone(operators))?
-        .commit_from_file(file)
 }
