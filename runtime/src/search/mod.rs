@@ -2,6 +2,7 @@
 //! random search beside it.
 
 pub mod evolution;
+pub mod pareto;
 pub mod record;
 
 use std::collections::HashMap;
