@@ -3,6 +3,7 @@
 
 pub mod archive;
 mod breed;
+pub mod choose;
 pub mod enumerate;
 pub mod evolution;
 pub mod nsga2;
