@@ -1,7 +1,13 @@
 //! Search for the best path within limits: exhaustive where the space allows, else evolution, with
 //! random search beside it.
 
+pub mod archive;
+mod breed;
+pub mod choose;
+pub mod enumerate;
 pub mod evolution;
+pub mod nsga2;
+pub mod pareto;
 pub mod record;
 
 use std::collections::HashMap;
