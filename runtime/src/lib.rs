@@ -16,6 +16,7 @@ pub mod evaluate;
 pub mod indicators;
 pub mod journal;
 pub mod kernels;
+pub mod latency;
 pub mod network;
 pub mod ort_library;
 pub mod parameters;

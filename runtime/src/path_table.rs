@@ -84,6 +84,28 @@ impl PathTable {
         self.intercept + self.offsets.iter().zip(path.choices()).filter_map(entry).sum::<f64>()
     }
 
+    /// The table of `shift + scale * value`.
+    pub fn affine(&self, shift: f64, scale: f64) -> Self {
+        let values = self.values.iter().map(|value| scale * value).collect();
+        Self { intercept: shift + scale * self.intercept, offsets: self.offsets.clone(), values }
+    }
+
+    /// The table of the sum of both values. `None` if they are of different spaces.
+    pub fn plus(&self, other: &Self) -> Option<Self> {
+        if self.offsets != other.offsets || self.values.len() != other.values.len() {
+            return None;
+        }
+        let values = self.values.iter().zip(&other.values).map(|(a, b)| a + b).collect();
+        Some(Self { intercept: self.intercept + other.intercept, offsets: self.offsets.clone(), values })
+    }
+
+    /// Whether it is a table over the choices of `supernet`, of finite numbers.
+    pub fn fits(&self, supernet: &Supernet) -> bool {
+        let columns: usize = supernet.choices.iter().map(|choice| choice.candidates.len()).sum();
+        let finite = self.intercept.is_finite() && self.values.iter().all(|value| value.is_finite());
+        finite && self.offsets == offsets(supernet) && self.values.len() == columns
+    }
+
     /// The mean of tables over one supernet. `None` if there is none, or they are of different spaces.
     pub fn mean(tables: &[Self]) -> Option<Self> {
         let mut mean = tables.first()?.clone();

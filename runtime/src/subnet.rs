@@ -79,6 +79,16 @@ pub fn files(
     })
 }
 
+/// `path` as an ONNX model with the bundle's weights and BatchNorms that change nothing: what it computes takes as long
+/// as a trained network.
+///
+/// # Errors
+/// If the path is none of the space, or the weights cannot be read.
+pub fn untrained(bundle: &Bundle, layout: &Layout, path: &Path) -> Result<Vec<u8>, SubnetError> {
+    let (parameters, statistics) = (BnParameters::initial(layout), Statistics::standard(layout));
+    subnet(bundle, path, &Source { layout, parameters: &parameters, statistics: &statistics }, &[])
+}
+
 impl SubnetFiles {
     /// Writes `NAME.onnx`, `NAME.safetensors` and `NAME.json`; every file is whole or absent.
     ///

@@ -7,12 +7,14 @@ mod doctor;
 mod evaluate;
 mod failure;
 mod fingerprint;
+mod latency;
 mod output;
 mod score;
 mod search;
 mod setup;
 mod subnet;
 mod training;
+mod units;
 
 use clap::{Parser, Subcommand};
 
@@ -42,6 +44,8 @@ enum Command {
     Adapt(adapt::AdaptArgs),
     /// Score paths: costs, BN indicators, validation loss and accuracy, as CSV
     Score(score::ScoreArgs),
+    /// Measure latency on this machine: of a bundle's blocks and networks, or of any ONNX model
+    Latency(latency::LatencyArgs),
     /// Search for the best path within limits and write it as ONNX
     Search(search::SearchArgs),
     /// Say how well scores rank networks whose accuracy is known
@@ -75,6 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
     let result = match cli.command {
         Command::Adapt(args) => adapt::run(args),
         Command::Score(args) => score::run(args),
+        Command::Latency(args) => latency::run(args),
         Command::Search(args) => search::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Analyze(command) => analyze::run(command),

@@ -1,41 +1,32 @@
 //! `nasbn search`: the best path within limits.
 
+mod limits;
+mod on_device;
+
 use std::{
     fs,
     path::{Path as FsPath, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use clap::Args;
-use nasbn_models::{
-    Path, Supernet,
-    canonical::CanonicalTable,
-    cost::{Cost, CostTable},
-    manifest::MemoryMode,
-    sample,
-};
-use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use nasbn_models::Path;
 use serde::Serialize;
 
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, McArgs, OutputArgs, ReferenceArgs, ValidationArgs},
-    fingerprint, output, setup,
+    fingerprint, setup, units,
 };
 use crate::{
-    atomic,
-    data::{Batch, BatchList, Dataset, Normaliser},
+    data::{Batch, BatchList, Dataset},
     engine::EngineError,
-    indicators::{
-        catalogue::{self, Indicator, Measurement, Selection},
-        ntk::Outputs,
-    },
+    indicators::catalogue::{self, Indicator, Measurement},
     journal,
     network::Network,
     parameters::BnParameters,
-    score::{ScoreOptions, Scorer},
-    search::{Candidate, FoundBy, Limits, Method, Outcome, SearchError, SearchOptions, record::Record, search},
-    subnet,
+    search::record::Record,
     validation::{Validation, recalibrate, validate},
 };
 
@@ -77,37 +68,62 @@ impl Objective {
 #[command(after_help = "Examples:
   nasbn search --bundle bundle --checkpoint checkpoint --data digits --max-macs 2M --out found
   nasbn search --bundle bundle --checkpoint checkpoint --data digits --objective bn-all --max-params 300k --out found
-  nasbn search --bundle bundle --checkpoint checkpoint --data digits --max-macs 2M --out found --resume")]
+  nasbn search --bundle bundle --checkpoint checkpoint --data digits --max-macs 2M --out found --resume
+  nasbn search --bundle bundle --data cifar10:DIR --latency board.latency --budget 8ms --out found")]
 pub struct SearchArgs {
     #[command(flatten)]
     bundle: BundleArgs,
-    /// Checkpoint of `nasbn adapt`
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    /// Checkpoint of `nasbn adapt` [default with --latency: the initial BatchNorm parameters]
+    #[arg(long, value_name = "DIR", required_unless_present = "latency")]
+    checkpoint: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
-    /// Directory for winner.onnx, winner.safetensors, winner.json and result.json; scores stand in
-    /// search.jsonl.partial until the search is done
+    /// Directory for winner.onnx, winner.safetensors, winner.json and result.json, with --latency for pareto.csv and
+    /// report.html, too; scores stand in search.jsonl.partial until the search is done
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Go on from search.jsonl.partial, which a search that was stopped has left in --out
     #[arg(long)]
     resume: bool,
+    /// Latency table of `nasbn latency`: search for the front of objective and latency, and measure finalists
+    #[arg(long, value_name = "FILE", requires = "budget")]
+    latency: Option<PathBuf>,
+    /// Most latency of one run, as measured on this machine (8ms, 750us)
+    #[arg(long, value_name = "TIME", value_parser = units::milliseconds, requires = "latency")]
+    budget: Option<f64>,
+    /// Most energy of one run, by the prediction of a table that has energies (25mJ)
+    #[arg(long, value_name = "ENERGY", value_parser = units::millijoules, requires = "latency")]
+    energy_budget: Option<f64>,
+    /// Networks whose objective and latency are measured, and as many for random search
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096), requires = "latency")]
+    finalists: u32,
+    /// Least time that each finalist is measured
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration, requires = "latency")]
+    min_time: Duration,
+    /// Use a latency table though it was measured under other conditions
+    #[arg(long, requires = "latency")]
+    force: bool,
+    /// Say what the search would look at and measure, and do nothing
+    #[arg(long, requires = "latency")]
+    dry_run: bool,
+    /// Read the board's state below this directory instead of /
+    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true, requires = "latency")]
+    root: PathBuf,
     /// Most multiply-accumulates for one image (12000000, 12M, 1.2G)
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = units::count)]
     max_macs: Option<u64>,
     /// Most parameters (300000, 300k, 1.5M)
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = units::count)]
     max_params: Option<u64>,
     /// Most peak activation memory for one image (500000, 512KiB, 2MiB)
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     max_memory: Option<u64>,
     /// What is searched for: least `loss` or highest `accuracy` on one half of the validation images, `bn-all`,
-    /// `bn-last`, or another indicator of `nasbn score --help`
-    #[arg(long, value_name = "INDICATOR", default_value = "loss", value_parser = objective)]
-    objective: Objective,
-    /// Most networks to evaluate, and as many again for random search [default: 300; 20000 with bn-all, bn-last
-    /// and costs, which run nothing]
+    /// `bn-last`, `composite`, or another indicator of `nasbn score --help` [default: loss; composite with --latency]
+    #[arg(long, value_name = "INDICATOR", value_parser = objective)]
+    objective: Option<Objective>,
+    /// Most networks to evaluate, and as many again for random search [default: 300; 20000 with bn-all, bn-last,
+    /// composite and costs, which run nothing]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     evaluations: Option<u32>,
     /// Networks in a generation of the evolution
@@ -135,64 +151,17 @@ pub struct SearchArgs {
     output: OutputArgs,
 }
 
-/// A number with an optional k, M or G.
-pub fn count(text: &str) -> Result<u64, String> {
-    scaled(text, &[("k", 1e3), ("K", 1e3), ("M", 1e6), ("G", 1e9)])
-        .ok_or_else(|| format!("`{text}` is not a count above 0 such as 12000000, 12M or 1.2G"))
-}
+impl SearchArgs {
+    /// The objective: the one asked for, or what is usual.
+    fn objective(&self) -> Objective {
+        let usual = if self.latency.is_some() { COMPOSITE } else { LOSS };
+        self.objective.clone().unwrap_or_else(|| usual())
+    }
 
-/// A number of bytes with an optional unit.
-fn bytes(text: &str) -> Result<u64, String> {
-    let units =
-        [("KiB", 1024.0), ("MiB", 1048576.0), ("GiB", 1073741824.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("B", 1.0)];
-    scaled(text, &units).ok_or_else(|| format!("`{text}` is not a size above 0 such as 500000, 512KiB or 2MiB"))
-}
-
-fn scaled(text: &str, units: &[(&str, f64)]) -> Option<u64> {
-    let (number, scale) =
-        units.iter().find_map(|&(unit, scale)| Some((text.strip_suffix(unit)?, scale))).unwrap_or((text, 1.0));
-    let value = number.trim().parse::<f64>().ok()? * scale;
-    (value.is_finite() && (1.0..1e18).contains(&value)).then_some(value as u64)
-}
-
-/// result.json.
-#[derive(Serialize)]
-struct Report {
-    space: String,
-    seed: u64,
-    objective: Objective,
-    limits: Limits,
-    method: Method,
-    evaluations: usize,
-    /// The best of all networks that were evaluated; the one that is written.
-    winner: Found,
-    /// Which part of the search met the winner.
-    found_by: FoundBy,
-    /// Best of evolution by itself; null where every network within the limits was looked at.
-    evolution: Option<Found>,
-    /// Best of random search with as many evaluations; null where every network within the limits was looked at,
-    /// which random search could only repeat.
-    random_search: Option<Found>,
-    /// Random networks with nearly the winner's MACs.
-    peers: Vec<Found>,
-    /// Mean validation accuracy of the peers, 0 to 1; null if there are none.
-    peers_mean_accuracy: Option<f64>,
-    /// Images that accuracies were measured on; none of them took part in the search.
-    report_images: usize,
-    files: Vec<PathBuf>,
-}
-
-#[derive(Clone, Serialize)]
-struct Found {
-    path: String,
-    /// Value of the objective, larger is better; null for peers, which were not searched for.
-    score: Option<f64>,
-    macs: u64,
-    params: u64,
-    depth: u32,
-    peak_activation_bytes: u64,
-    /// With inherited BN and recalibrated statistics, on images that the search did not see.
-    validation: Validation,
+    /// Evaluations: as many as asked for, or as are usual for the objective.
+    fn evaluations(&self) -> usize {
+        self.evaluations.unwrap_or(if self.objective().is_cheap() { 20_000 } else { 300 }) as usize
+    }
 }
 
 pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
@@ -200,91 +169,10 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("--mutation must be above 0 and at most 1, not {}", args.mutation))
             .hint("it is the probability that a choice is drawn anew; 0.1 is usual"));
     }
-    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
-    let parameters = setup::parameters(&session, Some(&args.checkpoint))?;
-    let supernet = session.network.supernet().clone();
-    let data = setup::dataset(&args.data, &supernet)?;
-    let (choose, report) = setup::halves(&data, &args.validation, args.seed)?;
-    let indicator = args.objective.indicator;
-    let scoring = ScoreOptions {
-        selection: Selection::of(|i| i.name == indicator.name),
-        recalibrate: args.validation.recalibrate as usize,
-        mc_batches: args.mc.mc_batches as usize,
-        ntk_outputs: Outputs::Sum,
-        adapt: None,
-        noise_images: args.validation.batch as usize,
-        seed: args.seed,
-    };
-    let (mc_images, recalibrate) = (args.mc.mc_images, args.validation.recalibrate);
-    let choose = setup::score_images(&data, &scoring, &args.validation, mc_images, &choose, recalibrate, args.seed)?;
-    let report = ReportImages {
-        training: &choose.training[..recalibrate as usize],
-        validation: setup::validation(&data, &args.validation, &report)?,
-    };
-    let costs = CostTable::new(&supernet);
-    let evaluations = args.evaluations.unwrap_or(if args.objective.is_cheap() { 20_000 } else { 300 }) as usize;
-    let options = SearchOptions {
-        limits: Limits { macs: args.max_macs, params: args.max_params, memory_bytes: args.max_memory },
-        evaluations,
-        seed: args.seed,
-        parents: args.parents as usize,
-        population: args.population as usize,
-        mutation: args.mutation,
-    };
-    let present = args.out.exists();
-    let mut record = record(&args, &options, &session, &parameters, &data)?;
-    let interrupted = setup::interrupted();
-    let bar = output::bar(0, args.output.quiet);
-    let composite = match indicator.measurement {
-        Measurement::Composite => {
-            let measured = setup::composite(&mut session, &data, args.reference, &interrupted, args.output.quiet);
-            measured
-                .map_err(|failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure })?
-        }
-        _ => None,
-    };
-    let mut scorer = Scorer::new(&mut session.network, &parameters, &choose, scoring).with_composite(composite);
-    let recorded = record.len();
-    if args.resume && !args.output.quiet {
-        output::words(format_args!("goes on from {recorded} networks that are evaluated"));
+    match &args.latency {
+        Some(table) => on_device::run(&args, table),
+        None => limits::run(&args),
     }
-    let evaluate = |path: &Path| {
-        record.score(&supernet, path, || {
-            check_interrupted(&interrupted)?;
-            let value = match catalogue::cost(indicator, &costs.cost(path)) {
-                Some(cost) => cost,
-                None => scorer.values(path)?.first().copied().unwrap_or(f64::NAN),
-            };
-            Ok::<_, Failure>(indicator.direction.score(value))
-        })
-    };
-    let outcome = search(&supernet, &costs, &options, evaluate, |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(SearchError::Evaluation(failure)) => return Err(failure),
-        Err(SearchError::NoScore { evaluated }) => {
-            end(record, &args.out, present)?;
-            return Err(Failure::usage(format!("not one of {evaluated} networks has a score that is a number"))
-                .hint("the checkpoint's BatchNorms do not fit the data: adapt again with a lower --rate"));
-        }
-        Err(SearchError::Infeasible { nearest, cost, excess }) => {
-            end(record, &args.out, present)?;
-            return infeasible(&args, &supernet, &nearest, &cost, excess);
-        }
-    };
-    let found = describe(&args, &mut session, &parameters, &outcome, &report, &costs, &interrupted)?;
-    write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
-    end(record, &args.out, true)?;
-    if args.output.json {
-        output::json(&found)?
-    } else if !args.output.quiet {
-        print(&found)?
-    }
-    Ok(Exit::Done)
 }
 
 /// What to do about a search that was stopped.
@@ -301,13 +189,13 @@ fn check_interrupted(interrupted: &AtomicBool) -> Result<(), Failure> {
 /// The scores of this search: none yet, or those that an earlier run has left.
 fn record(
     args: &SearchArgs,
-    options: &SearchOptions,
+    options: serde_json::Value,
     session: &setup::Session,
     parameters: &BnParameters,
     data: &Dataset,
 ) -> Result<Record, Failure> {
     let more = serde_json::json!({
-        "objective": args.objective,
+        "objective": args.objective(),
         "search": options,
         "mc_batches": args.mc.mc_batches,
         "mc_images": args.mc.mc_images,
@@ -347,175 +235,4 @@ fn measure(
 ) -> Result<Validation, EngineError> {
     let statistics = recalibrate(network, path, parameters, images.training)?;
     validate(network, path, parameters, &statistics, images.validation.iter())
-}
-
-fn infeasible(
-    args: &SearchArgs,
-    supernet: &Supernet,
-    nearest: &Path,
-    cost: &Cost,
-    excess: f64,
-) -> Result<Exit, Failure> {
-    let path = supernet.format_path(nearest);
-    if args.output.json {
-        output::json(&serde_json::json!({
-            "feasible": false, "nearest": path, "macs": cost.macs, "params": cost.params,
-            "peak_activation_bytes": cost.peak_activation_bytes, "excess": excess,
-        }))?;
-    }
-    Err(Failure::usage(format!(
-        "no network is within the limits; the nearest found, {path}, exceeds them by {:.1} % ({} MACs, {} parameters, {} bytes)",
-        100.0 * excess,
-        cost.macs,
-        cost.params,
-        cost.peak_activation_bytes
-    ))
-    .with_exit(Exit::Infeasible)
-    .hint("raise the limit by that much, or export a smaller space (--width, --image-size)"))
-}
-
-fn describe(
-    args: &SearchArgs,
-    session: &mut setup::Session,
-    parameters: &BnParameters,
-    outcome: &Outcome,
-    images: &ReportImages,
-    costs: &CostTable,
-    interrupted: &AtomicBool,
-) -> Result<Report, Failure> {
-    let supernet = session.network.supernet().clone();
-    let mut found = |path: &Path, score: Option<f64>| -> Result<Found, Failure> {
-        check_interrupted(interrupted)?;
-        let cost = costs.cost(path);
-        Ok(Found {
-            path: supernet.format_path(path),
-            score,
-            macs: cost.macs,
-            params: cost.params,
-            depth: cost.depth,
-            peak_activation_bytes: cost.peak_activation_bytes,
-            validation: measure(&mut session.network, path, parameters, images)?,
-        })
-    };
-    let winner = found(&outcome.best.path, Some(outcome.best.score))?;
-    let mut part = |best: &Option<Candidate>| match best {
-        Some(best) if best.path == outcome.best.path => Ok(Some(winner.clone())),
-        Some(best) => found(&best.path, Some(best.score)).map(Some),
-        None => Ok(None),
-    };
-    let (evolution, random_search) = (part(&outcome.evolution_best)?, part(&outcome.random_best)?);
-    let peers = peers(&supernet, costs, &outcome.best.path, args.peers, args.seed)
-        .iter()
-        .map(|path| found(path, None))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mean = |peers: &[Found]| peers.iter().map(|p| p.validation.accuracy).sum::<f64>() / peers.len() as f64;
-    let file = |name: &str| args.out.join(name);
-    Ok(Report {
-        space: supernet.name.clone(),
-        seed: args.seed,
-        objective: args.objective.clone(),
-        limits: Limits { macs: args.max_macs, params: args.max_params, memory_bytes: args.max_memory },
-        method: outcome.method,
-        evaluations: outcome.evaluated.len(),
-        report_images: winner.validation.images,
-        winner,
-        found_by: outcome.found_by,
-        evolution,
-        random_search,
-        peers_mean_accuracy: (!peers.is_empty()).then(|| mean(&peers)),
-        peers,
-        files: ["winner.onnx", "winner.safetensors", "winner.json", "result.json"].map(file).into(),
-    })
-}
-
-/// Random networks whose MACs are within 5 % of the winner's; fewer than asked for if they are rare.
-fn peers(supernet: &Supernet, costs: &CostTable, winner: &Path, wanted: usize, seed: u64) -> Vec<Path> {
-    const TOLERANCE: f64 = 0.05;
-    const TRIES: usize = 100_000;
-    let target = costs.cost(winner).macs as f64;
-    let canonical = CanonicalTable::new(supernet);
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(2);
-    let mut peers: Vec<Path> = Vec::new();
-    for _ in 0..TRIES {
-        if peers.len() >= wanted {
-            break;
-        }
-        let path = canonical.of(&sample::uniform(supernet, &mut rng));
-        let near = (costs.cost(&path).macs as f64 - target).abs() <= TOLERANCE * target;
-        if near && path != *winner && !peers.contains(&path) && supernet.is_connected(&path) {
-            peers.push(path);
-        }
-    }
-    peers
-}
-
-fn write(
-    out: &FsPath,
-    session: &mut setup::Session,
-    parameters: &BnParameters,
-    outcome: &Outcome,
-    (images, normaliser): (&ReportImages, &Normaliser),
-    report: &Report,
-) -> Result<(), Failure> {
-    let path = &outcome.best.path;
-    let statistics = recalibrate(&mut session.network, path, parameters, images.training)?;
-    let extra = [
-        ("score".to_owned(), outcome.best.score.to_string()),
-        ("macs".to_owned(), outcome.best.cost.macs.to_string()),
-        ("validation_accuracy".to_owned(), report.winner.validation.accuracy.to_string()),
-    ];
-    let layout = session.network.layout();
-    let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)?;
-    files.write(out, "winner")?;
-    let text = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
-    let file = out.join("result.json");
-    atomic::write(&file, text.as_bytes()).map_err(|e| Failure::file(&file, &e))
-}
-
-fn print(report: &Report) -> Result<(), Failure> {
-    let method = match report.method {
-        Method::Exhaustive => "every network within the limits",
-        Method::Evolution => "evolution",
-    };
-    output::line(format!("searched      {} networks ({method})", report.evaluations))?;
-    let row = |name: &str, found: &Found| {
-        format!(
-            "{name:<13} {}  {:.2} M MACs  {:.3} M params  accuracy {:.2} %",
-            found.path,
-            found.macs as f64 / 1e6,
-            found.params as f64 / 1e6,
-            100.0 * found.validation.accuracy
-        )
-    };
-    output::line(row("winner", &report.winner))?;
-    if report.found_by == FoundBy::RandomSearch {
-        output::line("              (random search met it; evolution found none as good)")?;
-        if let Some(found) = &report.evolution {
-            output::line(row("evolution", found))?;
-        }
-    }
-    match &report.random_search {
-        Some(found) => output::line(row("random search", found))?,
-        None if report.method == Method::Exhaustive => output::line("random search none: every network was looked at")?,
-        None => output::line("random search none: it met no network with a score")?,
-    }
-    if let Some(mean) = report.peers_mean_accuracy {
-        let accuracy = |p: &Found| p.validation.accuracy;
-        let best = report.peers.iter().map(accuracy).fold(f64::NEG_INFINITY, f64::max);
-        output::line(format!(
-            "same MACs     {} random networks (within 5 %): accuracy {:.2} % on average, {:.2} % at best",
-            report.peers.len(),
-            100.0 * mean,
-            100.0 * best
-        ))?;
-    }
-    output::line(format!(
-        "(accuracy with inherited BatchNorm, statistics recalibrated, on {} validation images that the search did not see)",
-        report.report_images
-    ))?;
-    for file in &report.files {
-        output::line(format!("wrote         {}", file.display()))?;
-    }
-    Ok(())
 }

@@ -49,16 +49,18 @@ pub struct Session {
     pub library: Library,
 }
 
+/// Threads to compute with: those asked for, or as many as there are cores.
+pub fn threads(args: &LibraryArgs) -> usize {
+    args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// Finds and loads the library with the threads asked for.
 pub fn library(args: &LibraryArgs) -> Result<(Library, ort::environment::Environment), Failure> {
-    let threads = match args.threads {
-        Some(threads) if !(1..=MOST_THREADS).contains(&threads) => {
-            return Err(Failure::usage(format!("--threads {threads} is not possible; 1 to {MOST_THREADS} is"))
-                .hint("leave it out to use all cores"));
-        }
-        Some(threads) => threads,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
+    let threads = threads(args);
+    if args.threads.is_some() && !(1..=MOST_THREADS).contains(&threads) {
+        return Err(Failure::usage(format!("--threads {threads} is not possible; 1 to {MOST_THREADS} is"))
+            .hint("leave it out to use all cores"));
+    }
     let library = ort_library::locate(args.ort_library.as_deref())?;
     let environment = ort_library::load(&library, threads)?;
     log::info!("ONNX Runtime 1.{} from {} ({threads} threads)", library.minor, library.path.display());
@@ -294,11 +296,20 @@ pub fn text(file: &FsPath, wanted: &str) -> Result<String, Failure> {
 
 /// `count` random paths of different networks, or all there are if there are fewer.
 pub fn random_paths(supernet: &Supernet, count: usize, seed: u64) -> Result<Vec<Path>, Failure> {
-    /// Draws without a new network after which the space counts as used up.
-    const PATIENCE: usize = 100_000;
     if count == 0 {
         return Err(Failure::usage("--random 0 asks for no path").hint("ask for at least one"));
     }
+    let paths = distinct_random_paths(supernet, count, seed);
+    if paths.len() < count {
+        log::warn!("the space has only {} different networks", paths.len());
+    }
+    Ok(paths)
+}
+
+/// Up to `count` random paths of different networks.
+pub fn distinct_random_paths(supernet: &Supernet, count: usize, seed: u64) -> Vec<Path> {
+    /// Draws without a new network after which the space counts as used up.
+    const PATIENCE: usize = 100_000;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut seen, mut paths, mut idle) = (HashSet::new(), Vec::new(), 0);
     while paths.len() < count && idle < PATIENCE {
@@ -310,10 +321,7 @@ pub fn random_paths(supernet: &Supernet, count: usize, seed: u64) -> Result<Vec<
             idle += 1;
         }
     }
-    if paths.len() < count {
-        log::warn!("the space has only {} different networks", paths.len());
-    }
-    Ok(paths)
+    paths
 }
 
 /// A flag that Ctrl-C and termination set.

@@ -15,7 +15,7 @@ use nasbn_models::{Path, Supernet, canonical::CanonicalTable, sample};
 use ndarray::{Array2, Array3, ArrayView3};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
-use super::Composite;
+use super::{Composite, Scale};
 use crate::{
     data::{Batch, DataError, Dataset, Part},
     engine::EngineError,
@@ -278,6 +278,7 @@ pub fn measure(
     let mut tables: Vec<Vec<PathTable>> = PARTS.iter().map(|_| Vec::new()).collect();
     let mut fits: Vec<PartFit> =
         PARTS.iter().map(|&(indicator, _)| PartFit { indicator, paths: 0, undefined: 0, explained: 0.0 }).collect();
+    let mut scales: Vec<Vec<Scale>> = vec![Vec::new(); options.draws];
     let all = options.paths * options.draws;
     for draw in 0..options.draws {
         let images = ReferenceImages::new(data, options, draw)?;
@@ -295,7 +296,8 @@ pub fn measure(
             return Err(CompositeError::Stopped { done, all });
         };
         for (part, (tables, fit)) in tables.iter_mut().zip(&mut fits).enumerate() {
-            let (table, explained) = fit_part(&supernet, &paths, &values, part)?;
+            let (table, explained, scale) = fit_part(&supernet, &paths, &values, part)?;
+            scales[draw].push(scale);
             fit.paths += paths.len();
             fit.undefined += values.iter().filter(|v| !v[part].is_finite()).count();
             fit.explained += explained / options.draws as f64;
@@ -306,7 +308,7 @@ pub fn measure(
     let mean = |tables: Vec<PathTable>| PathTable::mean(&tables);
     let parts = PARTS.iter().zip(tables).filter_map(|(&(name, weight), tables)| Some((name, weight, mean(tables)?)));
     let population = distinct(&supernet, &canonical, POPULATION, &mut rng);
-    Ok((Composite::new(parts.collect(), &population), fits))
+    Ok((Composite::new(parts.collect(), &population).with_scales(scales), fits))
 }
 
 /// The table of one part, of values with mean 0 and deviation 1, so that draws count alike.
@@ -315,7 +317,7 @@ fn fit_part(
     paths: &[Path],
     values: &[[f64; 3]],
     part: usize,
-) -> Result<(PathTable, f64), CompositeError> {
+) -> Result<(PathTable, f64, Scale), CompositeError> {
     let name = PARTS[part].0;
     let defined = paths.iter().zip(values).filter(|(_, v)| v[part].is_finite());
     let (paths, mut y): (Vec<Path>, Vec<f64>) = defined.map(|(path, v)| (path.clone(), v[part])).unzip();
@@ -324,13 +326,11 @@ fn fit_part(
         let undefined = values.len() - paths.len();
         return Err(CompositeError::Undefined { part: name, undefined, measured: values.len() });
     }
-    let n = y.len() as f64;
-    let mean = y.iter().sum::<f64>() / n;
-    let deviation = (y.iter().map(|y| (y - mean).powi(2)).sum::<f64>() / n).sqrt();
-    y.iter_mut().for_each(|y| *y = if deviation > 0.0 { (*y - mean) / deviation } else { 0.0 });
+    let scale = Scale::of(&y);
+    y.iter_mut().for_each(|y| *y = scale.standardise(*y));
     let fit = PathTable::fit(supernet, &paths, &y, RIDGE);
     let fit = fit.map_err(|source| CompositeError::Fit { part: name, source })?;
-    Ok((fit.table, fit.explained))
+    Ok((fit.table, fit.explained, scale))
 }
 
 /// `count` canonical paths of different networks, or as many as are found; drawn over networks, not over descriptions

@@ -4,9 +4,11 @@
 //! path's composite is the weighted mean over the parts of its rank among a population of random paths. Ranks need no
 //! units: how a part is scaled does not matter.
 
+mod candidates;
 mod measure;
 mod rank;
 
+pub use candidates::score_candidates;
 pub use measure::{
     COLUMNS, CompositeError, PARTS, PartFit, ReferenceImages, ReferenceOptions, TRUSTED, measure, parts, parts_of_all,
 };
@@ -34,6 +36,31 @@ pub struct Part {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Composite {
     parts: Vec<Part>,
+    scales: Vec<Vec<Scale>>,
+}
+
+/// Mean and standard deviation of a part over the paths of one draw.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scale {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation of the population; 0 where all were equal.
+    pub deviation: f64,
+}
+
+impl Scale {
+    /// Of finite values.
+    pub fn of(values: &[f64]) -> Self {
+        let n = values.len().max(1) as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let deviation = (values.iter().map(|y| (y - mean).powi(2)).sum::<f64>() / n).sqrt();
+        Self { mean, deviation }
+    }
+
+    /// The value with the mean taken away, in deviations; 0 where all were equal.
+    pub fn standardise(&self, value: f64) -> f64 {
+        if self.deviation > 0.0 { (value - self.mean) / self.deviation } else { value * 0.0 }
+    }
 }
 
 impl Composite {
@@ -43,7 +70,18 @@ impl Composite {
             let ranks = Ranks::new(population.iter().map(|path| table.value(path)).collect());
             Part { indicator: indicator.to_owned(), weight, table, ranks }
         };
-        Self { parts: tables.into_iter().map(part).collect() }
+        Self { parts: tables.into_iter().map(part).collect(), scales: Vec::new() }
+    }
+
+    /// With the scales of its parts in every draw that it was measured in.
+    pub fn with_scales(mut self, scales: Vec<Vec<Scale>>) -> Self {
+        self.scales = scales;
+        self
+    }
+
+    /// Scales of the parts, in order, in each draw.
+    pub fn scales(&self) -> &[Vec<Scale>] {
+        &self.scales
     }
 
     /// Its parts.
@@ -59,7 +97,18 @@ impl Composite {
     /// The weighted mean of the path's ranks: about 0 for the worst of the population, 1 for the best, beyond these for
     /// paths beyond it. The path must be canonical, as the paths of the fit.
     pub fn score(&self, path: &Path) -> f64 {
-        let sum: f64 = self.parts.iter().zip(self.ranks(path)).map(|(part, rank)| part.weight * rank).sum();
+        self.weigh(self.ranks(path))
+    }
+
+    /// As [`Composite::score`], from values of the parts themselves, standardised as the tables are. Not a number if one
+    /// of them is none.
+    pub fn score_of_values(&self, values: &[f64]) -> f64 {
+        let rank = |(part, &value): (&Part, &f64)| if value.is_nan() { value } else { part.ranks.of(value) };
+        self.weigh(self.parts.iter().zip(values).map(rank))
+    }
+
+    fn weigh(&self, ranks: impl Iterator<Item = f64>) -> f64 {
+        let sum: f64 = self.parts.iter().zip(ranks).map(|(part, rank)| part.weight * rank).sum();
         let weights: f64 = self.parts.iter().map(|part| part.weight).sum();
         if weights > 0.0 { sum / weights } else { 0.0 }
     }
@@ -126,6 +175,22 @@ mod tests {
             (worse + 0.5 * equal) / 500.0
         };
         assert!((a.score(path) - 0.75 * share(&one) - 0.25 * share(&other)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn values_of_a_path_are_scored_as_its_tables_are() {
+        let population = random_paths(&space(), 300, 3);
+        let (one, other) = (table(|c, o| (c * o) as f64), table(|_, o| o as f64));
+        let composite = Composite::new(vec![("a", 2.0, one.clone()), ("b", 1.0, other.clone())], &population);
+        for path in &population {
+            let values = [one.value(path), other.value(path)];
+            assert_eq!(composite.score_of_values(&values), composite.score(path));
+        }
+        assert!(composite.score_of_values(&[1.0, f64::NAN]).is_nan());
+        let scale = Scale::of(&[1.0, 3.0]);
+        assert_eq!((scale.mean, scale.deviation, scale.standardise(4.0)), (2.0, 1.0, 2.0));
+        assert_eq!(Scale::of(&[2.0, 2.0]).standardise(5.0), 0.0);
+        assert!(scale.standardise(f64::NAN).is_nan() && Scale::of(&[2.0]).standardise(f64::NAN).is_nan());
     }
 
     #[test]

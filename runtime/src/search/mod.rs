@@ -6,6 +6,7 @@ mod breed;
 pub mod choose;
 pub mod enumerate;
 pub mod evolution;
+pub mod finalists;
 pub mod nsga2;
 pub mod pareto;
 pub mod record;

@@ -28,8 +28,9 @@ use crate::{
     cli::{
         Exit, Failure,
         args::{DataArgs, LibraryArgs, OutputArgs},
-        output, search, setup,
+        output, setup,
         training::{self, TrainingArgs},
+        units,
     },
     data::Dataset,
     indicators::bn::BnTable,
@@ -80,7 +81,7 @@ pub struct OperatorBiasArgs {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     found: u32,
     /// Most multiply-accumulates for one image of what a search finds (12000000, 12M, 1.2G)
-    #[arg(long, value_name = "N", value_parser = search::count)]
+    #[arg(long, value_name = "N", value_parser = units::count)]
     max_macs: Option<u64>,
     /// Most networks that a search looks at; a space of no more is looked at as a whole
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]

@@ -1,0 +1,242 @@
+//! `nasbn latency`: measures blocks and networks on this machine, or any ONNX model.
+
+mod measured;
+mod model;
+mod report;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use nasbn_export::bundle::Bundle;
+use nasbn_models::{Path, Supernet, canonical::CanonicalTable, sample};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+use super::{
+    Exit, Failure,
+    args::{LibraryArgs, OutputArgs},
+    fingerprint, output, setup, units,
+};
+use crate::{
+    board::Board,
+    latency::{
+        Conditions, GivenShape, LatencyTable, Measured, NOISY, Rules, TableError,
+        bench::BenchError,
+        import::{self, ImportError},
+    },
+    ort_library::Library,
+};
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  nasbn latency --bundle bundle --out board.latency
+  nasbn latency --bundle bundle --out board.latency --threads 1 --networks 128 --check 200 --json board.json
+  nasbn latency --onnx winner.onnx --min-time 5s
+  nasbn latency --bundle bundle --import blocks.csv --import-networks networks.csv --out gpu.latency")]
+#[command(group = clap::ArgGroup::new("subject").required(true).args(["bundle", "onnx"]))]
+pub struct LatencyArgs {
+    /// Bundle whose blocks and networks are measured
+    #[arg(long, value_name = "DIR", requires = "out")]
+    bundle: Option<PathBuf>,
+    /// ONNX model to measure instead
+    #[arg(long, value_name = "FILE")]
+    onnx: Option<PathBuf>,
+    #[command(flatten)]
+    library: LibraryArgs,
+    /// Latency table to write; times stand in FILE.partial until it is whole
+    #[arg(long, value_name = "FILE", conflicts_with = "onnx")]
+    out: Option<PathBuf>,
+    /// Write the table as JSON, too
+    #[arg(long, value_name = "FILE", conflicts_with = "onnx")]
+    export: Option<PathBuf>,
+    /// Write every single time as JSON, milliseconds
+    #[arg(long, value_name = "FILE", conflicts_with = "import")]
+    export_times: Option<PathBuf>,
+    /// Go on from FILE.partial, which a measurement that was stopped has left
+    #[arg(long, conflicts_with_all = ["onnx", "import"])]
+    resume: bool,
+    /// Images in a batch
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
+    /// Dimensions of a model's input, where they are open (NAME=1x3x224x224)
+    #[arg(long, value_name = "NAME=DIMS", value_parser = shape, requires = "onnx")]
+    shape: Vec<GivenShape>,
+    /// Time that each block, network or model runs before it is measured [default: 200ms; 20ms for a block, 50ms for a
+    /// network of a bundle]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    warm_up: Option<Duration>,
+    /// Least time that each is measured [default: 3s; 300ms for a block or network of a bundle]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    min_time: Option<Duration>,
+    /// Least number of runs that each is measured
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    min_runs: u32,
+    /// Whole networks that the prediction is fitted to
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    networks: u32,
+    /// More whole networks, on which it is checked
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    check: u32,
+    /// Latencies of blocks that were measured elsewhere, as CSV (layer, operator, latency_ms)
+    #[arg(long, value_name = "FILE", conflicts_with = "onnx")]
+    import: Option<PathBuf>,
+    /// Latencies of whole networks that were measured elsewhere, as CSV (path, latency_ms): --networks of them, drawn at
+    /// random, are fitted to, the others are for the check
+    #[arg(long, value_name = "FILE", requires = "import")]
+    import_networks: Option<PathBuf>,
+    /// Name of the device that imported latencies are of
+    #[arg(long, value_name = "NAME", requires = "import", default_value = "elsewhere")]
+    device: String,
+    /// Read the board's state below this directory instead of /
+    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    root: PathBuf,
+    /// Seed of the networks and of the order
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `NAME=1x3x224x224`.
+fn shape(text: &str) -> Result<GivenShape, String> {
+    let wrong = || format!("`{text}` is not an input and its dimensions such as image=1x3x224x224");
+    let (name, dims) = text.split_once('=').ok_or_else(wrong)?;
+    let dims: Option<Vec<i64>> = dims.split('x').map(|d| d.parse().ok().filter(|&d| d > 0)).collect();
+    Ok(GivenShape { name: name.to_owned(), dims: dims.ok_or_else(wrong)? })
+}
+
+pub fn run(args: LatencyArgs) -> Result<Exit, Failure> {
+    if let Some(file) = &args.onnx {
+        return model::run(&args, file);
+    }
+    let (Some(directory), Some(out)) = (&args.bundle, &args.out) else {
+        return Err(Failure::usage("neither --bundle with --out nor --onnx").hint("see `nasbn latency --help`"));
+    };
+    let bundle = Bundle::open(directory)?;
+    bundle.verify()?;
+    let table = match &args.import {
+        Some(file) => imported(&args, &bundle, file)?,
+        None => measured::run(&args, &bundle, out)?,
+    };
+    table.write(out).map_err(|error| at(out, &error))?;
+    if let Some(file) = &args.export {
+        report::export(file, &table)?;
+    }
+    if args.output.json {
+        output::json(&report::summary(&table))?;
+    } else if !args.output.quiet {
+        report::print(&table)?;
+        output::line(format!("wrote         {}", out.display()))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// A table of latencies that were measured elsewhere.
+fn imported(args: &LatencyArgs, bundle: &Bundle, file: &std::path::Path) -> Result<LatencyTable, Failure> {
+    let supernet = &bundle.manifest().supernet;
+    let said = |file: &std::path::Path, error: ImportError| {
+        Failure::usage(format!("{}: {error}", file.display())).hint(error.hint())
+    };
+    let text = setup::text(file, "--import wants a CSV file with layer, operator and latency_ms")?;
+    let sums = import::blocks(supernet, &text).map_err(|error| said(file, error))?;
+    let mut networks = Vec::new();
+    if let Some(file) = &args.import_networks {
+        let text = setup::text(file, "--import-networks wants a CSV file with path and latency_ms")?;
+        networks = import::networks(supernet, &text).map_err(|error| said(file, error))?;
+        sample::shuffle(&mut ChaCha8Rng::seed_from_u64(args.seed), &mut networks);
+    }
+    let check = networks.split_off(networks.len().min(args.networks as usize));
+    let conditions = Conditions {
+        space: supernet.name.clone(),
+        bundle: fingerprint::hex(&bundle.digest()),
+        device: args.device.clone(),
+        power_mode: None,
+        provider: "imported".into(),
+        precision: "as measured".into(),
+        batch: args.batch,
+        threads: 0,
+        onnxruntime: "none".into(),
+    };
+    let mut table = LatencyTable::new(conditions, Board::default(), Board::default(), sums);
+    let energies = (Vec::new(), Vec::new());
+    table.fit(supernet, &networks, &check, energies);
+    Ok(table)
+}
+
+/// What is measured with which library on which machine.
+fn conditions(args: &LatencyArgs, bundle: &Bundle, library: &Library, board: &Board) -> Conditions {
+    Conditions {
+        space: bundle.manifest().supernet.name.clone(),
+        bundle: fingerprint::hex(&bundle.digest()),
+        device: device(board),
+        power_mode: board.power_mode.as_ref().map(ToString::to_string),
+        provider: "cpu".into(),
+        precision: "fp32".into(),
+        batch: args.batch,
+        threads: setup::threads(&args.library) as u32,
+        onnxruntime: format!("1.{}", library.minor),
+    }
+}
+
+/// Name of the device.
+pub fn device(board: &Board) -> String {
+    board.model.clone().unwrap_or_else(|| format!("unknown ({})", std::env::consts::ARCH))
+}
+
+/// Distinct random networks of the space: those to fit to, and those to check on.
+fn networks(supernet: &Supernet, args: &LatencyArgs) -> (Vec<Path>, Vec<Path>) {
+    let (fit, check) = (args.networks as usize, args.check as usize);
+    let canonical = CanonicalTable::new(supernet);
+    let drawn = setup::distinct_random_paths(supernet, fit + check, args.seed);
+    let mut all: Vec<Path> = drawn.iter().map(|path| canonical.of(path)).collect();
+    // A small space is shared out in proportion.
+    let share = (all.len() * fit).checked_div(fit + check).unwrap_or(0);
+    let check = all.split_off(share);
+    (all, check)
+}
+
+impl LatencyArgs {
+    fn rules(&self, warm_up: Duration, min_time: Duration, visit: Duration) -> Rules {
+        Rules {
+            warmup: self.warm_up.unwrap_or(warm_up),
+            min_time: self.min_time.unwrap_or(min_time),
+            min_runs: self.min_runs,
+            visit,
+            seed: self.seed,
+        }
+    }
+}
+
+fn at(file: &std::path::Path, error: &TableError) -> Failure {
+    match error {
+        TableError::Io { source } => Failure::file(file, source),
+        other => Failure::usage(format!("{}: {other}", file.display())).hint(other.hint()),
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        let exit = match error {
+            BenchError::Stopped => Exit::Stopped,
+            BenchError::Throttled { .. } | BenchError::Subject { .. } => Exit::Device,
+            _ => Exit::Usage,
+        };
+        Self::usage(&error).with_exit(exit).hint(error.hint())
+    }
+}
+
+/// Warnings about a measurement that was not quiet.
+fn noise(noisy: usize, of: usize, worst: f64, quiet: bool) {
+    if noisy > 0 && !quiet {
+        output::words(format_args!(
+            "warning: the times of {noisy} of {of} vary by more than {:.1} % (at worst {:.0} %); hint: leave the machine \
+             alone and lock its clocks (see `nasbn doctor`), or raise --min-time",
+            100.0 * NOISY,
+            100.0 * worst
+        ));
+    }
+}
+
+/// As [`Measured`] of paths and latencies.
+fn pairs(paths: &[Path], ms: impl Fn(&Path) -> Option<f64>) -> Vec<Measured> {
+    paths.iter().filter_map(|path| Some(Measured { path: path.clone(), ms: ms(path)? })).collect()
+}

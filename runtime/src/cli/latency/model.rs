@@ -1,0 +1,137 @@
+//! `nasbn latency --onnx`: any model, measured as blocks and networks are.
+
+use std::{path::Path as FsPath, time::Duration};
+
+use serde::Serialize;
+use serde_json::Map;
+
+use super::{LatencyArgs, device, noise, report};
+use crate::{
+    board::Board,
+    cli::{Exit, Failure, output, setup},
+    engine::{EngineError, Opener},
+    latency::{
+        Subject, SubjectError, Timing,
+        bench::{Bench, BenchError},
+        record::Times,
+    },
+};
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    device: String,
+    power_mode: Option<String>,
+    provider: &'static str,
+    threads: usize,
+    onnxruntime: String,
+    inputs: Vec<Input>,
+    batch: u32,
+    latency: Timing,
+    /// Images a second.
+    throughput: f64,
+    throttled_rounds: u32,
+    before: Board,
+    after: Board,
+}
+
+#[derive(Serialize)]
+struct Input {
+    name: String,
+    dims: Vec<i64>,
+}
+
+pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
+    if let Err(error) = std::fs::File::open(file) {
+        return Err(Failure::file(file, &error));
+    }
+    let (library, environment) = setup::library(&args.library)?;
+    let opener = Opener::new(environment).map_err(EngineError::from)?;
+    let before = Board::read(&args.root);
+    let name = file.display().to_string();
+    let wrong = |source: SubjectError| {
+        let failure = Failure::usage(format!("{name}: {source}"));
+        // A model that does not load is bad input, whatever machine it is.
+        failure.hint(source.hint())
+    };
+    let session = opener.file(file).map_err(|error| wrong(error.into()))?;
+    let subject = Subject::new(session, args.batch, &args.shape).map_err(wrong)?;
+    let inputs: Vec<Input> = subject.inputs().map(|(name, dims)| Input { name: name.to_owned(), dims }).collect();
+    // Measured in one go, so its times need to stand on file only while it lasts.
+    let scratch = tempfile::tempdir().map_err(|e| Failure::usage(format!("no temporary directory: {e}")))?;
+    let mut times = Times::create(&scratch.path().join("times"), &Map::new())?;
+    let rules = args.rules(Duration::from_millis(200), Duration::from_secs(3), Duration::from_millis(50));
+    let interrupted = setup::interrupted();
+    let bar = output::bar(1000, args.output.quiet);
+    let mut bench = Bench {
+        opener: &opener,
+        times: &mut times,
+        root: &args.root,
+        batch: args.batch,
+        interrupted: &interrupted,
+        throttled: 0,
+    };
+    let mut items = [(name.clone(), subject)];
+    let result = bench.measure(&mut items, &rules, &mut |share| bar.set_position((1000.0 * share) as u64));
+    let throttled_rounds = bench.throttled;
+    bar.finish_and_clear();
+    match result {
+        // What there is of a model that is measured in one go is of no use.
+        Err(BenchError::Stopped) => {
+            return Err(Failure::usage("stopped").with_exit(Exit::Stopped).hint("run the same command again"));
+        }
+        other => other?,
+    }
+    let Some(latency) = Timing::of(times.of(&name)) else {
+        return Err(Failure::usage(format!("{name}: no run was measured")).hint("raise --min-time"));
+    };
+    if let Some(file) = &args.export_times {
+        report::export_times(file, times.all())?;
+    }
+    noise(usize::from(latency.is_noisy()), 1, latency.variation, args.output.quiet);
+    let report = Report {
+        device: device(&before),
+        power_mode: before.power_mode.as_ref().map(ToString::to_string),
+        provider: "cpu",
+        threads: setup::threads(&args.library),
+        onnxruntime: format!("1.{}", library.minor),
+        inputs,
+        batch: args.batch,
+        throughput: latency.throughput(args.batch),
+        latency,
+        throttled_rounds,
+        after: Board::read(&args.root),
+        before,
+        model: name,
+    };
+    if args.output.json {
+        output::json(&report)?;
+    } else if !args.output.quiet {
+        print(&report)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print(report: &Report) -> Result<(), Failure> {
+    let Report { latency, .. } = report;
+    output::line(format!("model         {}", report.model))?;
+    for Input { name, dims } in &report.inputs {
+        let dims: Vec<String> = dims.iter().map(i64::to_string).collect();
+        output::line(format!("input         {name} {}", dims.join("x")))?;
+    }
+    output::line(format!(
+        "device        {}, {}, {} threads, ONNX Runtime {}",
+        report.device, report.provider, report.threads, report.onnxruntime
+    ))?;
+    output::line(format!("runs          {} (variation {:.1} %)", latency.runs, 100.0 * latency.variation))?;
+    output::line(format!(
+        "latency       min {:.3}  median {:.3}  mean {:.3}  max {:.3} ms",
+        latency.min_ms, latency.median_ms, latency.mean_ms, latency.max_ms
+    ))?;
+    output::line(format!(
+        "percentiles   90 % {:.3}  95 % {:.3}  99 % {:.3} ms",
+        latency.p90_ms, latency.p95_ms, latency.p99_ms
+    ))?;
+    output::line(format!("throughput    {:.1} images a second", report.throughput))
+}

@@ -1,0 +1,331 @@
+//! The network of the highest objective within limits on its costs.
+
+use std::{
+    path::{Path as FsPath, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use nasbn_models::{
+    Path, Supernet,
+    canonical::CanonicalTable,
+    cost::{Cost, CostTable},
+    manifest::MemoryMode,
+    sample,
+};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use serde::Serialize;
+
+use super::{GO_ON, Objective, ReportImages, SearchArgs, check_interrupted, end, measure, record};
+use crate::{
+    atomic,
+    cli::{Exit, Failure, output, setup},
+    data::Normaliser,
+    indicators::{
+        catalogue::{self, Measurement, Selection},
+        ntk::Outputs,
+    },
+    parameters::BnParameters,
+    score::{ScoreOptions, Scorer},
+    search::{Candidate, FoundBy, Limits, Method, Outcome, SearchError, SearchOptions, search},
+    subnet,
+    validation::{Validation, recalibrate},
+};
+
+/// result.json.
+#[derive(Serialize)]
+struct Report {
+    space: String,
+    seed: u64,
+    objective: Objective,
+    limits: Limits,
+    method: Method,
+    evaluations: usize,
+    /// The best of all networks that were evaluated; the one that is written.
+    winner: Found,
+    /// Which part of the search met the winner.
+    found_by: FoundBy,
+    /// Best of evolution by itself; null where every network within the limits was looked at.
+    evolution: Option<Found>,
+    /// Best of random search with as many evaluations; null where every network within the limits was looked at,
+    /// which random search could only repeat.
+    random_search: Option<Found>,
+    /// Random networks with nearly the winner's MACs.
+    peers: Vec<Found>,
+    /// Mean validation accuracy of the peers, 0 to 1; null if there are none.
+    peers_mean_accuracy: Option<f64>,
+    /// Images that accuracies were measured on; none of them took part in the search.
+    report_images: usize,
+    files: Vec<PathBuf>,
+}
+
+#[derive(Clone, Serialize)]
+struct Found {
+    path: String,
+    /// Value of the objective, larger is better; null for peers, which were not searched for.
+    score: Option<f64>,
+    macs: u64,
+    params: u64,
+    depth: u32,
+    peak_activation_bytes: u64,
+    /// With inherited BN and recalibrated statistics, on images that the search did not see.
+    validation: Validation,
+}
+
+pub fn run(args: &SearchArgs) -> Result<Exit, Failure> {
+    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
+    let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
+    let supernet = session.network.supernet().clone();
+    let data = setup::dataset(&args.data, &supernet)?;
+    let (choose, report) = setup::halves(&data, &args.validation, args.seed)?;
+    let indicator = args.objective.indicator;
+    let scoring = ScoreOptions {
+        selection: Selection::of(|i| i.name == indicator.name),
+        recalibrate: args.validation.recalibrate as usize,
+        mc_batches: args.mc.mc_batches as usize,
+        ntk_outputs: Outputs::Sum,
+        adapt: None,
+        noise_images: args.validation.batch as usize,
+        seed: args.seed,
+    };
+    let (mc_images, recalibrate) = (args.mc.mc_images, args.validation.recalibrate);
+    let choose = setup::score_images(&data, &scoring, &args.validation, mc_images, &choose, recalibrate, args.seed)?;
+    let report = ReportImages {
+        training: &choose.training[..recalibrate as usize],
+        validation: setup::validation(&data, &args.validation, &report)?,
+    };
+    let costs = CostTable::new(&supernet);
+    let evaluations = args.evaluations.unwrap_or(if args.objective.is_cheap() { 20_000 } else { 300 }) as usize;
+    let options = SearchOptions {
+        limits: Limits { macs: args.max_macs, params: args.max_params, memory_bytes: args.max_memory },
+        evaluations,
+        seed: args.seed,
+        parents: args.parents as usize,
+        population: args.population as usize,
+        mutation: args.mutation,
+    };
+    let present = args.out.exists();
+    let mut record = record(args, serde_json::json!(options), &session, &parameters, &data)?;
+    let interrupted = setup::interrupted();
+    let bar = output::bar(0, args.output.quiet);
+    let composite = match indicator.measurement {
+        Measurement::Composite => {
+            let measured = setup::composite(&mut session, &data, args.reference, &interrupted, args.output.quiet);
+            measured
+                .map_err(|failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure })?
+        }
+        _ => None,
+    };
+    let mut scorer = Scorer::new(&mut session.network, &parameters, &choose, scoring).with_composite(composite);
+    let recorded = record.len();
+    if args.resume && !args.output.quiet {
+        output::words(format_args!("goes on from {recorded} networks that are evaluated"));
+    }
+    let evaluate = |path: &Path| {
+        record.score(&supernet, path, || {
+            check_interrupted(&interrupted)?;
+            let value = match catalogue::cost(indicator, &costs.cost(path)) {
+                Some(cost) => cost,
+                None => scorer.values(path)?.first().copied().unwrap_or(f64::NAN),
+            };
+            Ok::<_, Failure>(indicator.direction.score(value))
+        })
+    };
+    let outcome = search(&supernet, &costs, &options, evaluate, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(SearchError::Evaluation(failure)) => return Err(failure),
+        Err(SearchError::NoScore { evaluated }) => {
+            end(record, &args.out, present)?;
+            return Err(Failure::usage(format!("not one of {evaluated} networks has a score that is a number"))
+                .hint("the checkpoint's BatchNorms do not fit the data: adapt again with a lower --rate"));
+        }
+        Err(SearchError::Infeasible { nearest, cost, excess }) => {
+            end(record, &args.out, present)?;
+            return infeasible(args, &supernet, &nearest, &cost, excess);
+        }
+    };
+    let found = describe(args, &mut session, &parameters, &outcome, &report, &costs, &interrupted)?;
+    write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
+    end(record, &args.out, true)?;
+    if args.output.json {
+        output::json(&found)?
+    } else if !args.output.quiet {
+        print(&found)?
+    }
+    Ok(Exit::Done)
+}
+
+fn infeasible(
+    args: &SearchArgs,
+    supernet: &Supernet,
+    nearest: &Path,
+    cost: &Cost,
+    excess: f64,
+) -> Result<Exit, Failure> {
+    let path = supernet.format_path(nearest);
+    if args.output.json {
+        output::json(&serde_json::json!({
+            "feasible": false, "nearest": path, "macs": cost.macs, "params": cost.params,
+            "peak_activation_bytes": cost.peak_activation_bytes, "excess": excess,
+        }))?;
+    }
+    Err(Failure::usage(format!(
+        "no network is within the limits; the nearest found, {path}, exceeds them by {:.1} % ({} MACs, {} parameters, {} bytes)",
+        100.0 * excess,
+        cost.macs,
+        cost.params,
+        cost.peak_activation_bytes
+    ))
+    .with_exit(Exit::Infeasible)
+    .hint("raise the limit by that much, or export a smaller space (--width, --image-size)"))
+}
+
+fn describe(
+    args: &SearchArgs,
+    session: &mut setup::Session,
+    parameters: &BnParameters,
+    outcome: &Outcome,
+    images: &ReportImages,
+    costs: &CostTable,
+    interrupted: &AtomicBool,
+) -> Result<Report, Failure> {
+    let supernet = session.network.supernet().clone();
+    let mut found = |path: &Path, score: Option<f64>| -> Result<Found, Failure> {
+        check_interrupted(interrupted)?;
+        let cost = costs.cost(path);
+        Ok(Found {
+            path: supernet.format_path(path),
+            score,
+            macs: cost.macs,
+            params: cost.params,
+            depth: cost.depth,
+            peak_activation_bytes: cost.peak_activation_bytes,
+            validation: measure(&mut session.network, path, parameters, images)?,
+        })
+    };
+    let winner = found(&outcome.best.path, Some(outcome.best.score))?;
+    let mut part = |best: &Option<Candidate>| match best {
+        Some(best) if best.path == outcome.best.path => Ok(Some(winner.clone())),
+        Some(best) => found(&best.path, Some(best.score)).map(Some),
+        None => Ok(None),
+    };
+    let (evolution, random_search) = (part(&outcome.evolution_best)?, part(&outcome.random_best)?);
+    let peers = peers(&supernet, costs, &outcome.best.path, args.peers, args.seed)
+        .iter()
+        .map(|path| found(path, None))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mean = |peers: &[Found]| peers.iter().map(|p| p.validation.accuracy).sum::<f64>() / peers.len() as f64;
+    let file = |name: &str| args.out.join(name);
+    Ok(Report {
+        space: supernet.name.clone(),
+        seed: args.seed,
+        objective: args.objective.clone(),
+        limits: Limits { macs: args.max_macs, params: args.max_params, memory_bytes: args.max_memory },
+        method: outcome.method,
+        evaluations: outcome.evaluated.len(),
+        report_images: winner.validation.images,
+        winner,
+        found_by: outcome.found_by,
+        evolution,
+        random_search,
+        peers_mean_accuracy: (!peers.is_empty()).then(|| mean(&peers)),
+        peers,
+        files: ["winner.onnx", "winner.safetensors", "winner.json", "result.json"].map(file).into(),
+    })
+}
+
+/// Random networks whose MACs are within 5 % of the winner's; fewer than asked for if they are rare.
+fn peers(supernet: &Supernet, costs: &CostTable, winner: &Path, wanted: usize, seed: u64) -> Vec<Path> {
+    const TOLERANCE: f64 = 0.05;
+    const TRIES: usize = 100_000;
+    let target = costs.cost(winner).macs as f64;
+    let canonical = CanonicalTable::new(supernet);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(2);
+    let mut peers: Vec<Path> = Vec::new();
+    for _ in 0..TRIES {
+        if peers.len() >= wanted {
+            break;
+        }
+        let path = canonical.of(&sample::uniform(supernet, &mut rng));
+        let near = (costs.cost(&path).macs as f64 - target).abs() <= TOLERANCE * target;
+        if near && path != *winner && !peers.contains(&path) && supernet.is_connected(&path) {
+            peers.push(path);
+        }
+    }
+    peers
+}
+
+fn write(
+    out: &FsPath,
+    session: &mut setup::Session,
+    parameters: &BnParameters,
+    outcome: &Outcome,
+    (images, normaliser): (&ReportImages, &Normaliser),
+    report: &Report,
+) -> Result<(), Failure> {
+    let path = &outcome.best.path;
+    let statistics = recalibrate(&mut session.network, path, parameters, images.training)?;
+    let extra = [
+        ("score".to_owned(), outcome.best.score.to_string()),
+        ("macs".to_owned(), outcome.best.cost.macs.to_string()),
+        ("validation_accuracy".to_owned(), report.winner.validation.accuracy.to_string()),
+    ];
+    let layout = session.network.layout();
+    let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)?;
+    files.write(out, "winner")?;
+    let text = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
+    let file = out.join("result.json");
+    atomic::write(&file, text.as_bytes()).map_err(|e| Failure::file(&file, &e))
+}
+
+fn print(report: &Report) -> Result<(), Failure> {
+    let method = match report.method {
+        Method::Exhaustive => "every network within the limits",
+        Method::Evolution => "evolution",
+    };
+    output::line(format!("searched      {} networks ({method})", report.evaluations))?;
+    let row = |name: &str, found: &Found| {
+        format!(
+            "{name:<13} {}  {:.2} M MACs  {:.3} M params  accuracy {:.2} %",
+            found.path,
+            found.macs as f64 / 1e6,
+            found.params as f64 / 1e6,
+            100.0 * found.validation.accuracy
+        )
+    };
+    output::line(row("winner", &report.winner))?;
+    if report.found_by == FoundBy::RandomSearch {
+        output::line("              (random search met it; evolution found none as good)")?;
+        if let Some(found) = &report.evolution {
+            output::line(row("evolution", found))?;
+        }
+    }
+    match &report.random_search {
+        Some(found) => output::line(row("random search", found))?,
+        None if report.method == Method::Exhaustive => output::line("random search none: every network was looked at")?,
+        None => output::line("random search none: it met no network with a score")?,
+    }
+    if let Some(mean) = report.peers_mean_accuracy {
+        let accuracy = |p: &Found| p.validation.accuracy;
+        let best = report.peers.iter().map(accuracy).fold(f64::NEG_INFINITY, f64::max);
+        output::line(format!(
+            "same MACs     {} random networks (within 5 %): accuracy {:.2} % on average, {:.2} % at best",
+            report.peers.len(),
+            100.0 * mean,
+            100.0 * best
+        ))?;
+    }
+    output::line(format!(
+        "(accuracy with inherited BatchNorm, statistics recalibrated, on {} validation images that the search did not see)",
+        report.report_images
+    ))?;
+    for file in &report.files {
+        output::line(format!("wrote         {}", file.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! Measures blocks and whole networks on this machine.
+
+use std::{
+    path::Path as FsPath,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use nasbn_export::{bundle::Bundle, subnet::SubnetError};
+use nasbn_models::{
+    Path,
+    manifest::{Lowering, Manifest, Owner, Role},
+};
+
+use super::{
+    blocks::Block,
+    record::Times,
+    stopwatch::{Rules, Verdict, Visit, done, measure},
+    subject::{GivenShape, Subject, SubjectError},
+};
+use crate::{
+    board::{energy::EnergyMeter, throttle::Snapshot},
+    engine::Opener,
+    journal::JournalError,
+    parameters::Layout,
+    subnet,
+};
+
+/// Networks whose sessions are open at once.
+const GROUP: usize = 16;
+/// Times that the networks are gone through, each time for a part of the time: what drifts in between falls on all.
+const PASSES: u32 = 3;
+/// Rounds one after another that may be lost to throttling before it is given up.
+const PATIENCE: u32 = 20;
+/// Time to cool down after a round in which the device throttled.
+const COOL: Duration = Duration::from_secs(2);
+/// Time that a network runs while its energy is measured.
+const ENERGY_TIME: Duration = Duration::from_secs(1);
+
+/// Why nothing is measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A graph does not load or run.
+    #[error("{name}: {source}")]
+    Subject {
+        /// Which.
+        name: String,
+        /// Why.
+        source: SubjectError,
+    },
+    /// A network cannot be made.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// The bundle has no graph of a block.
+    #[error("the bundle has no inference graph of {0}")]
+    NoGraph(String),
+    /// Times cannot be recorded.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The device throttles all the time.
+    #[error("the device throttled in {rounds} rounds one after another: {reasons}")]
+    Throttled {
+        /// Rounds.
+        rounds: u32,
+        /// What tells so.
+        reasons: String,
+    },
+    /// It was stopped.
+    #[error("stopped; what was measured so far is kept")]
+    Stopped,
+}
+
+impl BenchError {
+    /// What a user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Subject { source, .. } => source.hint(),
+            Self::Subnet(error) => error.hint(),
+            Self::NoGraph(_) => "the bundle is incomplete: build it again with `nasbn-export build`",
+            Self::Journal(error) => error.hint(),
+            Self::Throttled { .. } => {
+                "cool the board, give it a stronger supply or a lower power mode, then go on with --resume"
+            }
+            Self::Stopped => "go on with the same command and --resume",
+        }
+    }
+}
+
+/// Where things are measured, and how.
+pub struct Bench<'a> {
+    /// Opens sessions.
+    pub opener: &'a Opener,
+    /// Where run times go.
+    pub times: &'a mut Times,
+    /// Root of the files that tell the board's state.
+    pub root: &'a FsPath,
+    /// Images in a batch.
+    pub batch: u32,
+    /// Set when it is to stop.
+    pub interrupted: &'a AtomicBool,
+    /// Rounds thrown away so far because the device throttled.
+    pub throttled: u32,
+}
+
+/// Name of a block's times.
+pub fn block_name(bundle: &Bundle, block: &Block) -> String {
+    let (edge, operator) = block.first();
+    format!("block {}", bundle.manifest().supernet.key(edge, operator))
+}
+
+/// Name of a network's times.
+pub fn network_name(bundle: &Bundle, path: &Path) -> String {
+    format!("network {}", bundle.manifest().supernet.format_path(path))
+}
+
+/// Name of a network's energy, in nanojoules a run.
+pub fn energy_name(bundle: &Bundle, path: &Path) -> String {
+    format!("energy {}", bundle.manifest().supernet.format_path(path))
+}
+
+impl Bench<'_> {
+    /// Measures blocks with their inference graphs. `progress` hears the share that is done, 0 to 1.
+    ///
+    /// # Errors
+    /// See [`BenchError`].
+    pub fn blocks(
+        &mut self,
+        bundle: &Bundle,
+        blocks: &[Block],
+        rules: &Rules,
+        mut progress: impl FnMut(f64),
+    ) -> Result<(), BenchError> {
+        let mut items = Vec::new();
+        for block in blocks {
+            let name = block_name(bundle, block);
+            let file = graph_file(bundle.manifest(), block).ok_or_else(|| BenchError::NoGraph(name.clone()))?;
+            let open = self.opener.file(&bundle.file_path(file)).map_err(SubjectError::from);
+            let subject = open.and_then(|session| Subject::new(session, self.batch, &[]));
+            items.push((name.clone(), subject.map_err(|source| BenchError::Subject { name, source })?));
+        }
+        self.measure(&mut items, rules, &mut progress)
+    }
+
+    /// Measures whole networks, as they would be deployed: a few at a time, all of them gone through several times. With a meter, the
+    /// energy of a run of each of them, too.
+    ///
+    /// # Errors
+    /// See [`BenchError`].
+    pub fn networks(
+        &mut self,
+        bundle: &Bundle,
+        layout: &Layout,
+        paths: &[Path],
+        rules: &Rules,
+        meter: Option<&EnergyMeter>,
+        mut progress: impl FnMut(f64),
+    ) -> Result<(), BenchError> {
+        let groups = paths.chunks(GROUP).len().max(1) as f64;
+        for pass in 1..=PASSES {
+            let part = |whole: u32| (whole * pass).div_ceil(PASSES);
+            let rules = Rules {
+                min_time: rules.min_time * pass / PASSES,
+                min_runs: part(rules.min_runs),
+                seed: rules.seed.wrapping_add(u64::from(pass)),
+                ..*rules
+            };
+            for (number, group) in paths.chunks(GROUP).enumerate() {
+                let before = f64::from(pass - 1) / f64::from(PASSES);
+                let mut inner = |share: f64| progress(before + (number as f64 + share) / groups / f64::from(PASSES));
+                let known = |path: &&Path| {
+                    let timed = done(&[self.times.of(&network_name(bundle, path)).to_vec()], &rules) >= 1.0;
+                    timed && (meter.is_none() || !self.times.of(&energy_name(bundle, path)).is_empty())
+                };
+                let left: Vec<&Path> = group.iter().filter(|path| !known(path)).collect();
+                let mut items = Vec::new();
+                for path in &left {
+                    let name = network_name(bundle, path);
+                    let model = subnet::untrained(bundle, layout, path)?;
+                    let subject = self.subject(&model, &[]);
+                    items.push((name.clone(), subject.map_err(|source| BenchError::Subject { name, source })?));
+                }
+                self.measure(&mut items, &rules, &mut inner)?;
+                for (path, (name, subject)) in left.iter().zip(&mut items) {
+                    if let Some(meter) = meter {
+                        self.energy(&energy_name(bundle, path), name, subject, meter)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A model in memory, ready to be measured.
+    ///
+    /// # Errors
+    /// If it does not load, or its inputs cannot be made up.
+    pub fn subject(&self, model: &[u8], given: &[GivenShape]) -> Result<Subject, SubjectError> {
+        Subject::new(self.opener.model(model)?, self.batch, given)
+    }
+
+    /// Measures named things; what an earlier run has of them counts.
+    ///
+    /// # Errors
+    /// See [`BenchError`].
+    pub fn measure(
+        &mut self,
+        items: &mut [(String, Subject)],
+        rules: &Rules,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<(), BenchError> {
+        let names: Vec<String> = items.iter().map(|(name, _)| name.clone()).collect();
+        let mut times: Vec<Vec<u64>> = names.iter().map(|name| self.times.of(name).to_vec()).collect();
+        // What is done grows with the rounds; a second list, since the first is being filled.
+        let mut so_far = times.clone();
+        let (root, interrupted, record) = (self.root, self.interrupted, &mut *self.times);
+        let throttled = &mut self.throttled;
+        let (mut before, mut lost) = (Snapshot::take(root), 0);
+        let run = |i: usize| {
+            let (name, subject) = &mut items[i];
+            subject.run().map_err(|source| BenchError::Subject { name: name.clone(), source })
+        };
+        let judge = |visits: &[Visit]| {
+            if interrupted.load(Ordering::SeqCst) {
+                return Ok(Verdict::Stop);
+            }
+            let after = Snapshot::take(root);
+            let reasons = after.throttled_since(&before);
+            before = after;
+            if !reasons.is_empty() {
+                (lost, *throttled) = (lost + 1, *throttled + 1);
+                let reasons = reasons.join("; ");
+                log::warn!("a round is measured again: {reasons}");
+                if lost >= PATIENCE {
+                    return Err(BenchError::Throttled { rounds: lost, reasons });
+                }
+                std::thread::sleep(COOL);
+                before = Snapshot::take(root);
+                return Ok(Verdict::Discard);
+            }
+            lost = 0;
+            for visit in visits {
+                record.add(&names[visit.item], &visit.times)?;
+                so_far[visit.item].extend(&visit.times);
+            }
+            progress(done(&so_far, rules));
+            Ok(Verdict::Keep)
+        };
+        if measure(&mut times, rules, run, judge)? { Ok(()) } else { Err(BenchError::Stopped) }
+    }
+
+    /// Measures the energy of one run, unless it is known.
+    fn energy(&mut self, key: &str, name: &str, subject: &mut Subject, meter: &EnergyMeter) -> Result<(), BenchError> {
+        if !self.times.of(key).is_empty() || meter.start().is_err() {
+            return Ok(());
+        }
+        let (start, mut runs) = (Instant::now(), 0u32);
+        let mut failed = None;
+        while start.elapsed() < ENERGY_TIME && failed.is_none() && !self.interrupted.load(Ordering::SeqCst) {
+            failed = subject.run().err();
+            runs += 1;
+        }
+        let energy = meter.stop();
+        if let Some(source) = failed {
+            return Err(BenchError::Subject { name: name.to_owned(), source });
+        }
+        if self.interrupted.load(Ordering::SeqCst) {
+            return Err(BenchError::Stopped);
+        }
+        if let Some(millijoules) = energy.and_then(|energy| energy.millijoules).filter(|&mj| mj > 0.0) {
+            let nanojoules = millijoules * 1e6 / f64::from(runs.max(1));
+            self.times.add(key, &[nanojoules as u64])?;
+        }
+        Ok(())
+    }
+}
+
+/// The file of a block's inference graph.
+fn graph_file(manifest: &Manifest, block: &Block) -> Option<u32> {
+    let (edge, operator) = block.first();
+    let owner = Owner::Operator { edge: edge as u16, operator };
+    let is = |graph: &&nasbn_models::manifest::Graph| {
+        graph.owner == owner && graph.role == Role::Inference && graph.lowering == Lowering::Portable
+    };
+    manifest.graphs.iter().find(is).map(|graph| graph.file)
+}

@@ -1,0 +1,19 @@
+//! Latency on the device: blocks and whole networks measured with their inference graphs, and the table that predicts any
+//! network's from its blocks.
+
+pub mod bench;
+mod blocks;
+mod correction;
+pub mod import;
+pub mod record;
+mod stopwatch;
+mod subject;
+mod table;
+mod timing;
+
+pub use blocks::{Block, distinct};
+pub use correction::{Correction, Measured, Method, PredictionError};
+pub use stopwatch::{Rules, Verdict, Visit, done, measure};
+pub use subject::{GivenShape, Subject, SubjectError};
+pub use table::{BlockTime, Conditions, LatencyTable, NetworkTime, TableError};
+pub use timing::{NOISY, Timing, nanoseconds};

@@ -1,0 +1,168 @@
+//! A session with its inputs, ready to be timed.
+
+use std::time::{Duration, Instant};
+
+use ort::{
+    session::{Session, SessionInputValue},
+    value::{DynValue, Tensor, TensorElementType, ValueType},
+};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+use nasbn_models::sample;
+
+/// Most numbers that one input may hold: 4 GiB of them as 32-bit numbers.
+const MOST_NUMBERS: u64 = 1 << 30;
+
+/// Why a model is not timed.
+#[derive(Debug, thiserror::Error)]
+pub enum SubjectError {
+    /// An input whose size is not known, or not possible.
+    #[error("input `{name}` has the dimensions {dims:?}, of which {index} is open")]
+    Open {
+        /// The input.
+        name: String,
+        /// Its dimensions; -1 where any will do.
+        dims: Vec<i64>,
+        /// Which of them nothing is known of.
+        index: usize,
+    },
+    /// An input that is too large.
+    #[error("input `{name}` would have the dimensions {dims:?}: that is too many numbers")]
+    TooLarge {
+        /// The input.
+        name: String,
+        /// Its dimensions.
+        dims: Vec<i64>,
+    },
+    /// An input that is no tensor of numbers.
+    #[error("input `{name}` is {found}; tensors of numbers are what can be made up")]
+    Kind {
+        /// The input.
+        name: String,
+        /// What it is.
+        found: String,
+    },
+    /// Dimensions for an input that the model does not have.
+    #[error("the model has no input `{name}`; it has {inputs}")]
+    NoInput {
+        /// The name.
+        name: String,
+        /// What it has.
+        inputs: String,
+    },
+    /// ONNX Runtime fails.
+    #[error("ONNX Runtime: {0}")]
+    Run(#[from] ort::Error),
+}
+
+impl SubjectError {
+    /// What a user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Open { .. } | Self::TooLarge { .. } => "give its dimensions with --shape NAME=1x3x224x224",
+            Self::Kind { .. } => "export the model with tensors of numbers as inputs",
+            Self::NoInput { .. } => "take a name of the model's in --shape",
+            Self::Run(_) => "check that the model runs with this provider, and the library with `nasbn doctor`",
+        }
+    }
+}
+
+/// Dimensions given for an input by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenShape {
+    /// Name of the input.
+    pub name: String,
+    /// All of its dimensions.
+    pub dims: Vec<i64>,
+}
+
+/// A session and made-up inputs for it.
+pub struct Subject {
+    session: Session,
+    inputs: Vec<(String, DynValue)>,
+}
+
+impl Subject {
+    /// Makes up inputs for a session: random numbers between -1 and 1 for floats, zeros for integers. An open first dimension is
+    /// `batch`; other open ones must be in `given`.
+    ///
+    /// # Errors
+    /// See [`SubjectError`].
+    pub fn new(session: Session, batch: u32, given: &[GivenShape]) -> Result<Self, SubjectError> {
+        let names: Vec<&str> = session.inputs().iter().map(|input| input.name()).collect();
+        if let Some(unknown) = given.iter().find(|g| !names.contains(&g.name.as_str())) {
+            return Err(SubjectError::NoInput { name: unknown.name.clone(), inputs: names.join(", ") });
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut inputs = Vec::new();
+        for outlet in session.inputs() {
+            let name = outlet.name().to_owned();
+            let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
+                return Err(SubjectError::Kind { name, found: format!("{:?}", outlet.dtype()) });
+            };
+            let mut dims = shape.to_vec();
+            if let Some(given) = given.iter().find(|g| g.name == name) {
+                dims.clone_from(&given.dims);
+            }
+            if let Some(first) = dims.first_mut().filter(|first| **first < 0) {
+                *first = i64::from(batch);
+            }
+            if let Some(index) = dims.iter().position(|&d| d < 0) {
+                return Err(SubjectError::Open { name, dims, index });
+            }
+            let count = dims.iter().try_fold(1u64, |count, &d| count.checked_mul(d.unsigned_abs()));
+            let Some(count) = count.filter(|&count| count <= MOST_NUMBERS) else {
+                return Err(SubjectError::TooLarge { name, dims });
+            };
+            let value = made_up(*ty, &dims, count as usize, &mut rng)?;
+            let value = value.ok_or_else(|| SubjectError::Kind { name: name.clone(), found: format!("{ty:?}") })?;
+            inputs.push((name, value));
+        }
+        Ok(Self { session, inputs })
+    }
+
+    /// Runs it once, outputs thrown away, and says how long that took.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says.
+    pub fn run(&mut self) -> Result<Duration, SubjectError> {
+        let inputs = self.inputs.iter().map(|(name, value)| (name.as_str(), SessionInputValue::from(value)));
+        let inputs: Vec<(&str, SessionInputValue<'_>)> = inputs.collect();
+        let start = Instant::now();
+        let outputs = self.session.run(inputs)?;
+        let took = start.elapsed();
+        drop(outputs);
+        Ok(took)
+    }
+
+    /// Names and dimensions of its inputs.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, Vec<i64>)> {
+        self.inputs.iter().map(|(name, value)| (name.as_str(), value.shape().to_vec()))
+    }
+}
+
+/// A tensor of made-up numbers; none for types that are not numbers.
+fn made_up(
+    ty: TensorElementType,
+    dims: &[i64],
+    count: usize,
+    rng: &mut ChaCha8Rng,
+) -> Result<Option<DynValue>, SubjectError> {
+    const STEPS: u32 = 1 << 20;
+    let mut random = || f64::from(sample::below(rng, STEPS)) / f64::from(STEPS / 2) - 1.0;
+    let dims = dims.to_vec();
+    Ok(Some(match ty {
+        TensorElementType::Float32 => {
+            Tensor::from_array((dims, (0..count).map(|_| random() as f32).collect::<Vec<_>>()))?.into_dyn()
+        }
+        TensorElementType::Float64 => {
+            Tensor::from_array((dims, (0..count).map(|_| random()).collect::<Vec<_>>()))?.into_dyn()
+        }
+        TensorElementType::Int64 => Tensor::from_array((dims, vec![0i64; count]))?.into_dyn(),
+        TensorElementType::Int32 => Tensor::from_array((dims, vec![0i32; count]))?.into_dyn(),
+        TensorElementType::Uint8 => Tensor::from_array((dims, vec![0u8; count]))?.into_dyn(),
+        TensorElementType::Int8 => Tensor::from_array((dims, vec![0i8; count]))?.into_dyn(),
+        TensorElementType::Bool => Tensor::from_array((dims, vec![false; count]))?.into_dyn(),
+        _ => return Ok(None),
+    }))
+}
