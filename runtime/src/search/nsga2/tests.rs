@@ -230,3 +230,38 @@ fn failures_and_wrong_counts_end_the_search() {
     let error = nsga2(&supernet, &options, short, |_, _| {}).unwrap_err();
     assert!(matches!(error, Nsga2Error::Count { asked: 10, given: 9 }) && error.hint().is_some());
 }
+
+#[test]
+fn of_the_last_front_those_in_the_emptiest_places_survive() {
+    // A front of five, crowded in the middle, then two that it dominates, then one over the limits.
+    let front = [0.0, 1.0, 1.1, 1.2, 5.0].map(|v| (v, v, 0.0));
+    let networks = [&[(9.0, 0.0, 0.1), (0.5, 4.0, 0.0)][..], &front, &[(0.5, 3.0, 0.0)]].concat();
+    let entry = |(i, &(score, cost, excess)): (usize, &(f64, f64, f64))| Entry {
+        path: Path::new(&[i as u8]).unwrap(),
+        assessed: Assessed { score, cost, excess },
+    };
+    let entries: Vec<Entry> = networks.iter().enumerate().map(entry).collect();
+    let kept = |size| {
+        let mut kept: Vec<(usize, usize)> =
+            survive(&entries, &[0, 1, 2, 3, 4, 5, 6, 7], size).iter().map(|s| (s.rank, s.index)).collect();
+        kept.sort_unstable();
+        kept
+    };
+    // Ends first, then 1.2 (its neighbours are 3.9 apart), then 1 (1.1 apart), then 1.1 (0.2 apart).
+    let order = [&[2, 6][..], &[2, 5, 6], &[2, 3, 5, 6], &[2, 3, 4, 5, 6]];
+    for indices in order {
+        assert_eq!(kept(indices.len()), indices.iter().map(|&i| (0, i)).collect::<Vec<_>>());
+    }
+    assert_eq!(kept(6)[5], (1, 7));
+    assert_eq!(kept(100)[5..], [(1, 7), (2, 1), (3, 0)]);
+    let of = |rank, crowding, index| Survivor { index, rank, crowding };
+    let contests = [
+        (of(0, 0.1, 0), of(1, 9.0, 1), 0),
+        (of(1, 9.0, 0), of(0, 0.1, 1), 1),
+        (of(1, 0.1, 0), of(1, 0.2, 1), 1),
+        (of(1, 0.2, 0), of(1, 0.2, 1), 0),
+    ];
+    for (a, b, winner) in contests {
+        assert_eq!(better(&a, &b).index, winner);
+    }
+}
