@@ -7,6 +7,7 @@ pub mod adapt;
 pub mod analyze;
 pub mod arena;
 mod atomic;
+pub mod board;
 pub mod checkpoint;
 pub mod cli;
 pub mod composite;

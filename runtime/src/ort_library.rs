@@ -1,7 +1,9 @@
 //! Finding and loading the ONNX Runtime library, and the one environment a process may have.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -170,6 +172,49 @@ fn checked(library: Library) -> Result<Library, LibraryError> {
     Ok(library)
 }
 
+/// The library's whole version, `1.23.2`; none if its file does not tell.
+///
+/// ONNX Runtime's API tells the minor version, and its build information only the branch that was built. But its
+/// exported symbols carry the version (`OrtGetApiBase@@VERS_1.23.2`): the name is looked for in the file.
+pub fn full_version(library: &Library) -> Option<String> {
+    let path = if library.path.is_file() { library.path.clone() } else { mapped()? };
+    version_in(File::open(path).ok()?, library.minor)
+}
+
+/// The file that the system's loader has mapped into this process.
+fn mapped() -> Option<PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let path = |line: &str| line.find('/').map(|start| line[start..].to_owned());
+    maps.lines().filter(|line| line.contains(LIBRARY_FILE)).find_map(path).map(PathBuf::from)
+}
+
+/// The first `VERS_1.MINOR.PATCH` in `file`. String tables are near the start of a library.
+fn version_in(file: impl Read, minor: u32) -> Option<String> {
+    /// Bytes that are searched.
+    const MOST: u64 = 256 << 20;
+    /// Bytes that are searched at a time.
+    const CHUNK: u64 = 1 << 20;
+    /// Bytes that a version may take.
+    const LONGEST: usize = 32;
+    let start = format!("VERS_1.{minor}.").into_bytes();
+    let mut file = file.take(MOST);
+    let mut window: Vec<u8> = Vec::new();
+    loop {
+        let read = file.by_ref().take(CHUNK).read_to_end(&mut window).ok()?;
+        let found = window.windows(start.len()).position(|bytes| bytes == start).map(|at| &window[at + start.len()..]);
+        // A name that the window's end cuts off is found again in the next.
+        if let Some(rest) = found.filter(|rest| rest.len() >= LONGEST || read == 0) {
+            let patch: Vec<u8> = rest.iter().copied().take(LONGEST).take_while(u8::is_ascii_digit).collect();
+            let patch = String::from_utf8(patch).ok().filter(|patch| !patch.is_empty())?;
+            return Some(format!("1.{minor}.{patch}"));
+        }
+        if read == 0 {
+            return None;
+        }
+        window.drain(..window.len().saturating_sub(LONGEST + start.len()));
+    }
+}
+
 /// The environment of this process, and what it was made with.
 struct Loaded {
     library: Library,
@@ -222,4 +267,27 @@ pub fn load(library: &Library, threads: usize) -> Result<Environment, LibraryErr
     let arena = arena::register(&environment).map_err(|e| log::warn!("activations have no arena: {e}")).ok();
     *loaded = Some(Loaded { library: library.clone(), threads, environment: environment.clone(), arena });
     Ok(environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_found_wherever_it_lies() {
+        let library = |before: usize, name: &str, after: usize| {
+            [vec![7; before], name.as_bytes().to_vec(), vec![0; after]].concat()
+        };
+        let version = |bytes: &[u8], minor| version_in(bytes, minor);
+        let edge = 1 << 20;
+        for before in [0, 1, edge - 12, edge - 5, edge - 1, edge, edge + 40] {
+            for after in [0, 1, 100, edge] {
+                let found = version(&library(before, "VERS_1.23.2", after), 23);
+                assert_eq!(found.as_deref(), Some("1.23.2"), "{before} {after}");
+            }
+        }
+        assert_eq!(version(&library(9, "VERS_1.23.2", 9), 2), None);
+        assert_eq!(version(&library(9, "VERS_1.23.", 9), 23), None);
+        assert_eq!(version(b"", 23), None);
+    }
 }

@@ -55,7 +55,7 @@ enum Command {
     Analyze(analyze::AnalyzeCommand),
     /// Write one path as a standalone ONNX network
     Subnet(subnet::SubnetArgs),
-    /// Say which ONNX Runtime library is used and what it can do
+    /// Say which ONNX Runtime library is used, what it can do, and how the board is set
     Doctor(doctor::DoctorArgs),
 }
 

@@ -1,0 +1,75 @@
+//! What `nasbn doctor` says of a board and of the library.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{fs, path::Path};
+
+use nasbn_tests::{run, text};
+use serde_json::Value;
+
+/// A Jetson Nano with one bad file.
+const NANO: [(&str, &str); 6] = [
+    ("proc/device-tree/model", "NVIDIA Jetson Nano Developer Kit\0"),
+    ("etc/nv_tegra_release", "# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref\n"),
+    ("etc/nvpmodel.conf", "< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=1 NAME=5W >\n< PM_CONFIG DEFAULT=0 >\n"),
+    ("var/lib/nvpmodel/status", "pmode:0001 fmode:quiet"),
+    ("sys/class/thermal/thermal_zone0/type", "CPU-therm\n"),
+    ("sys/class/thermal/thermal_zone0/temp", "warm\n"),
+];
+
+fn nano(root: &Path) {
+    for (path, contents) in NANO {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+}
+
+#[test]
+fn doctor_reads_the_board_below_a_root_and_warns() {
+    let dir = tempfile::tempdir().unwrap();
+    nano(dir.path());
+    let ran = run("nasbn", &["doctor", "--json", "--root", text(dir.path())]).ok();
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let board = &report["board"];
+    assert_eq!(board["model"], "NVIDIA Jetson Nano Developer Kit");
+    assert_eq!((board["l4t"].as_str(), board["jetpack"].as_str()), (Some("R32.7.1"), Some("4.6.1")));
+    assert_eq!((&board["power_mode"]["id"], &board["power_mode"]["name"]), (&Value::from(1), &Value::from("5W")));
+    assert_eq!((&board["thermal"][0]["celsius"], &board["total_milliwatts"]), (&Value::Null, &Value::Null));
+    assert!(board["notes"][0].as_str().unwrap().contains("thermal_zone0/temp"), "{board}");
+    assert!(report["warnings"][0].as_str().unwrap().contains("`sudo nvpmodel -m 0`"), "{report}");
+    let ran = run("nasbn", &["doctor", "--root", text(dir.path())]).ok();
+    for said in [
+        "board        NVIDIA Jetson Nano",
+        "power mode   5W (1)",
+        "not read     sys/class/thermal",
+        "warning      the power mode",
+    ] {
+        assert!(ran.stdout.contains(said), "{said}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn doctor_says_the_whole_version_of_the_library() {
+    let ran = run("nasbn", &["doctor", "--json"]).ok();
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let version = report["onnxruntime"].as_str().unwrap();
+    let start = format!("1.{}.", report["library"]["minor"]);
+    assert!(version.starts_with(&start) && version.split('.').count() == 3, "{version}");
+}
+
+#[test]
+fn doctor_says_the_board_where_there_is_no_library() {
+    let dir = tempfile::tempdir().unwrap();
+    nano(dir.path());
+    let without = ["doctor", "--root", text(dir.path()), "--ort-library", "/nonexistent.so"];
+    let ran = run("nasbn", &without).fails(3, "/nonexistent.so");
+    assert!(ran.stdout.contains("NVIDIA Jetson Nano"), "{}", ran.stdout);
+    let ran = run("nasbn", &[&without[..], &["--json"]].concat()).fails(3, "/nonexistent.so");
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["board"]["jetpack"], "4.6.1");
+}
+
+#[test]
+fn a_root_that_is_none_is_refused() {
+    run("nasbn", &["doctor", "--root", "/nonexistent"]).fails(2, "/nonexistent");
+}
