@@ -123,6 +123,12 @@ impl CostTable {
         candidate.and_then(|c| entries.get(c)).copied().unwrap_or_default()
     }
 
+    /// Multiply-accumulates of candidate number `candidate` on an edge; 0 for one that the supernet does not have.
+    pub fn macs_of(&self, edge: usize, candidate: usize) -> u64 {
+        let entries = self.links.get(edge).and_then(|link| self.entries.get(link.entries.clone()));
+        entries.and_then(|entries| entries.get(candidate)).map_or(0, |entry| entry.macs)
+    }
+
     /// Costs of a path of the supernet. Allocates nothing unless the supernet has thousands of edges.
     pub fn cost(&self, path: &Path) -> Cost {
         let mut cost = Cost::default();

@@ -135,6 +135,14 @@ impl Engine {
         self.entries[graph].inputs.iter().map(|p| p.port)
     }
 
+    /// An opener of more sessions in the same environment.
+    ///
+    /// # Errors
+    /// If the fused operators cannot be registered again.
+    pub fn opener(&self) -> Result<Opener, EngineError> {
+        Ok(Opener::new(self.opener.environment())?)
+    }
+
     /// Number of sessions made so far.
     pub fn sessions(&self) -> usize {
         self.sessions

@@ -24,7 +24,7 @@ use ort::{
 };
 
 use crate::{
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, Opener},
     parameters::{BnParameters, Layout, Statistics},
 };
 
@@ -134,6 +134,14 @@ impl Network {
     /// Options in force.
     pub fn options(&self) -> NetworkOptions {
         self.options
+    }
+
+    /// An opener of more sessions in the network's environment.
+    ///
+    /// # Errors
+    /// If the fused operators cannot be registered again.
+    pub fn opener(&self) -> Result<Opener, EngineError> {
+        self.engine.opener()
     }
 
     /// Number of sessions made so far.

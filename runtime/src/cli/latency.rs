@@ -23,7 +23,7 @@ use crate::{
         bench::BenchError,
         import::{self, ImportError},
     },
-    ort_library::Library,
+    ort_library::{self, Library},
 };
 
 #[derive(Args)]
@@ -163,7 +163,7 @@ fn imported(args: &LatencyArgs, bundle: &Bundle, file: &std::path::Path) -> Resu
 }
 
 /// What is measured with which library on which machine.
-fn conditions(args: &LatencyArgs, bundle: &Bundle, library: &Library, board: &Board) -> Conditions {
+pub fn conditions(bundle: &Bundle, library: &Library, (threads, batch): (usize, u32), board: &Board) -> Conditions {
     Conditions {
         space: bundle.manifest().supernet.name.clone(),
         bundle: fingerprint::hex(&bundle.digest()),
@@ -171,10 +171,15 @@ fn conditions(args: &LatencyArgs, bundle: &Bundle, library: &Library, board: &Bo
         power_mode: board.power_mode.as_ref().map(ToString::to_string),
         provider: "cpu".into(),
         precision: "fp32".into(),
-        batch: args.batch,
-        threads: setup::threads(&args.library) as u32,
-        onnxruntime: format!("1.{}", library.minor),
+        batch,
+        threads: threads as u32,
+        onnxruntime: version(library),
     }
+}
+
+/// Version of ONNX Runtime, as exactly as it is known.
+pub fn version(library: &Library) -> String {
+    ort_library::full_version(library).unwrap_or_else(|| format!("1.{}", library.minor))
 }
 
 /// Name of the device.
@@ -206,7 +211,8 @@ impl LatencyArgs {
     }
 }
 
-fn at(file: &std::path::Path, error: &TableError) -> Failure {
+/// A table that cannot be read, written or used.
+pub fn at(file: &std::path::Path, error: &TableError) -> Failure {
     match error {
         TableError::Io { source } => Failure::file(file, source),
         other => Failure::usage(format!("{}: {other}", file.display())).hint(other.hint()),

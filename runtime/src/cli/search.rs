@@ -11,8 +11,9 @@ use std::{
 };
 
 use clap::Args;
-use nasbn_models::Path;
+use nasbn_models::{Path, Supernet};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{
     Exit, Failure,
@@ -22,11 +23,15 @@ use super::{
 use crate::{
     data::{Batch, BatchList, Dataset},
     engine::EngineError,
-    indicators::catalogue::{self, Indicator, Measurement},
+    indicators::{
+        catalogue::{self, Indicator, Measurement, Selection},
+        ntk::Outputs,
+    },
     journal,
     network::Network,
     parameters::BnParameters,
-    search::record::Record,
+    score::ScoreOptions,
+    search::{Limits, record::Record},
     validation::{Validation, recalibrate, validate},
 };
 
@@ -153,14 +158,32 @@ pub struct SearchArgs {
 
 impl SearchArgs {
     /// The objective: the one asked for, or what is usual.
-    fn objective(&self) -> Objective {
-        let usual = if self.latency.is_some() { COMPOSITE } else { LOSS };
-        self.objective.clone().unwrap_or_else(|| usual())
+    fn objective(&self) -> Result<Objective, Failure> {
+        let usual = if self.latency.is_some() { "composite" } else { "loss" };
+        self.objective.clone().map_or_else(|| objective(usual).map_err(Failure::usage), Ok)
     }
 
-    /// Evaluations: as many as asked for, or as are usual for the objective.
-    fn evaluations(&self) -> usize {
-        self.evaluations.unwrap_or(if self.objective().is_cheap() { 20_000 } else { 300 }) as usize
+    /// Evaluations: as many as asked for, or as are usual for an objective.
+    fn evaluations(&self, objective: &Objective) -> usize {
+        self.evaluations.unwrap_or(if objective.is_cheap() { 20_000 } else { 300 }) as usize
+    }
+
+    /// How the objective is measured.
+    fn scoring(&self, objective: &Objective) -> ScoreOptions {
+        let indicator = objective.indicator;
+        ScoreOptions {
+            selection: Selection::of(|i| i.name == indicator.name),
+            recalibrate: self.validation.recalibrate as usize,
+            mc_batches: self.mc.mc_batches as usize,
+            ntk_outputs: Outputs::Sum,
+            adapt: None,
+            noise_images: self.validation.batch as usize,
+            seed: self.seed,
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { macs: self.max_macs, params: self.max_params, memory_bytes: self.max_memory }
     }
 }
 
@@ -169,9 +192,10 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("--mutation must be above 0 and at most 1, not {}", args.mutation))
             .hint("it is the probability that a choice is drawn anew; 0.1 is usual"));
     }
-    match &args.latency {
-        Some(table) => on_device::run(&args, table),
-        None => limits::run(&args),
+    let objective = args.objective()?;
+    match (&args.latency, args.budget) {
+        (Some(table), Some(budget)) => on_device::run(&args, &objective, table, budget),
+        _ => limits::run(&args, &objective),
     }
 }
 
@@ -186,28 +210,32 @@ fn check_interrupted(interrupted: &AtomicBool) -> Result<(), Failure> {
     }
 }
 
-/// The scores of this search: none yet, or those that an earlier run has left.
-fn record(
+/// What decides the scores of this search, by name.
+fn described(
     args: &SearchArgs,
-    options: serde_json::Value,
+    (objective, options): (&Objective, serde_json::Value),
     session: &setup::Session,
     parameters: &BnParameters,
     data: &Dataset,
-) -> Result<Record, Failure> {
+) -> Map<String, Value> {
     let more = serde_json::json!({
-        "objective": args.objective(),
+        "objective": objective,
         "search": options,
         "mc_batches": args.mc.mc_batches,
         "mc_images": args.mc.mc_images,
         "reference": args.reference.options(),
     });
-    let run = fingerprint::of(session, parameters, Some(data), &args.validation, more);
+    fingerprint::of(session, parameters, Some(data), &args.validation, more)
+}
+
+/// The scores of this search: none yet, or those that an earlier run has left.
+fn record(args: &SearchArgs, run: &Map<String, Value>, supernet: &Supernet) -> Result<Record, Failure> {
     let file = journal::beside(&args.out.join("search.jsonl"));
     if args.resume {
-        return Ok(Record::resume(&file, &run, session.network.supernet())?);
+        return Ok(Record::resume(&file, run, supernet)?);
     }
     fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
-    Ok(Record::create(&file, &run)?)
+    Ok(Record::create(&file, run)?)
 }
 
 /// Removes the record of a search that has come to its end, and the directory unless it is to stay.

@@ -278,7 +278,7 @@ pub fn measure(
     let mut tables: Vec<Vec<PathTable>> = PARTS.iter().map(|_| Vec::new()).collect();
     let mut fits: Vec<PartFit> =
         PARTS.iter().map(|&(indicator, _)| PartFit { indicator, paths: 0, undefined: 0, explained: 0.0 }).collect();
-    let mut scales: Vec<Vec<Scale>> = vec![Vec::new(); options.draws];
+    let mut scales: Vec<Vec<Scale>> = Vec::with_capacity(options.draws);
     let all = options.paths * options.draws;
     for draw in 0..options.draws {
         let images = ReferenceImages::new(data, options, draw)?;
@@ -295,14 +295,16 @@ pub fn measure(
         let Some(values) = parts_of_all(network, initial, &images, &paths, go_on)? else {
             return Err(CompositeError::Stopped { done, all });
         };
+        let mut of_draw = Vec::with_capacity(PARTS.len());
         for (part, (tables, fit)) in tables.iter_mut().zip(&mut fits).enumerate() {
             let (table, explained, scale) = fit_part(&supernet, &paths, &values, part)?;
-            scales[draw].push(scale);
+            of_draw.push(scale);
             fit.paths += paths.len();
             fit.undefined += values.iter().filter(|v| !v[part].is_finite()).count();
             fit.explained += explained / options.draws as f64;
             tables.push(table);
         }
+        scales.push(of_draw);
     }
     progress(all, all);
     let mean = |tables: Vec<PathTable>| PathTable::mean(&tables);

@@ -36,6 +36,11 @@ impl Opener {
         Ok(Self { environment, operators })
     }
 
+    /// The environment that sessions are opened in.
+    pub fn environment(&self) -> Environment {
+        self.environment.clone()
+    }
+
     /// A session of an ONNX file; its external data lies beside it.
     ///
     /// # Errors

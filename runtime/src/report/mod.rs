@@ -201,7 +201,7 @@ pub fn blocks(supernet: &Supernet, costs: &CostTable, table: &LatencyTable, path
             layer,
             operator: supernet.operators[usize::from(operator)].name.clone(),
             output: [shape.channels, shape.height, shape.width],
-            macs: costs.operator(e, operator).macs,
+            macs: supernet.candidates(edge).iter().position(|&o| o == operator).map_or(0, |c| costs.macs_of(e, c)),
             latency_ms: time.map(|b| b.timing.median_ms),
         });
     }
@@ -235,13 +235,26 @@ impl SearchReport {
     pub fn pareto_csv(&self) -> Result<Vec<u8>, csv::Error> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         writer.write_record([
-            "path", "found_by", "within_budget", "on_front", "score", "fitted_score", "latency_ms", "latency_p95_ms",
-            "predicted_ms", "energy_mj", "macs", "params", "depth", "peak_activation_bytes",
+            "path",
+            "found_by",
+            "within_budget",
+            "on_front",
+            "score",
+            "fitted_score",
+            "latency_ms",
+            "latency_p95_ms",
+            "predicted_ms",
+            "energy_mj",
+            "macs",
+            "params",
+            "depth",
+            "peak_activation_bytes",
         ])?;
         let all: Vec<&MeasuredNetwork> = self.finalists.iter().chain(&self.random).collect();
         for network in &all {
             let dominates = |other: &&&MeasuredNetwork| {
-                let (better, faster) = (other.score - network.score, network.latency.median_ms - other.latency.median_ms);
+                let (better, faster) =
+                    (other.score - network.score, network.latency.median_ms - other.latency.median_ms);
                 better >= 0.0 && faster >= 0.0 && (better > 0.0 || faster > 0.0)
             };
             let on_front = !network.score.is_nan() && !all.iter().any(|other| dominates(&other));

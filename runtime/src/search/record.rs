@@ -14,7 +14,11 @@ use crate::journal::{Journal, JournalError};
 pub struct Record {
     journal: Journal,
     known: HashMap<Path, f64>,
+    notes: HashMap<String, String>,
 }
+
+/// What a row begins with that is a note.
+const NOTE: &str = "@";
 
 impl Record {
     /// A new record at `file`; `run` is what decides the scores, by name.
@@ -22,7 +26,7 @@ impl Record {
     /// # Errors
     /// See [`Journal::create`].
     pub fn create(file: &FsPath, run: &Map<String, Value>) -> Result<Self, JournalError> {
-        Ok(Self { journal: Journal::create(file, run)?, known: HashMap::new() })
+        Ok(Self { journal: Journal::create(file, run)?, known: HashMap::new(), notes: HashMap::new() })
     }
 
     /// The record at `file` with the scores that an earlier run has left in it.
@@ -31,8 +35,14 @@ impl Record {
     /// See [`Journal::resume`]; and if a row is no path of `supernet` and a number.
     pub fn resume(file: &FsPath, run: &Map<String, Value>, supernet: &Supernet) -> Result<Self, JournalError> {
         let (journal, rows) = Journal::resume(file, run)?;
-        let mut known = HashMap::new();
+        let (mut known, mut notes) = (HashMap::new(), HashMap::new());
         for (i, cells) in rows.iter().enumerate() {
+            if let [name, value] = cells.as_slice()
+                && let Some(name) = name.strip_prefix(NOTE)
+            {
+                notes.insert(name.to_owned(), value.clone());
+                continue;
+            }
             let found = match cells.as_slice() {
                 [path, score] => supernet.parse_path(path).ok().zip(score.parse().ok()),
                 _ => None,
@@ -40,7 +50,27 @@ impl Record {
             let (path, score) = found.ok_or_else(|| journal.damaged(i, "it is not a path and its score"))?;
             known.insert(path, score);
         }
-        Ok(Self { journal, known })
+        Ok(Self { journal, known, notes })
+    }
+
+    /// What was noted under a name.
+    pub fn note(&self, name: &str) -> Option<&str> {
+        self.notes.get(name).map(String::as_str)
+    }
+
+    /// Notes a text under a name: what a search was told besides scores.
+    ///
+    /// # Errors
+    /// If it cannot be recorded.
+    pub fn set_note(&mut self, name: &str, value: &str) -> Result<(), JournalError> {
+        self.journal.row(&[format!("{NOTE}{name}"), value.to_owned()])?;
+        self.notes.insert(name.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    /// The score of a path, if it is recorded.
+    pub fn known(&self, path: &Path) -> Option<f64> {
+        self.known.get(path).copied()
     }
 
     /// The score of a path: as recorded, or from `evaluate`, and then recorded.
@@ -157,6 +187,20 @@ mod tests {
             record.remove().unwrap();
             assert!(!file.exists());
         }
+    }
+
+    #[test]
+    fn notes_stand_between_scores() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, supernet) = (dir.path().join("r"), chain(3));
+        let path = supernet.parse_path("012").unwrap();
+        let mut record = Record::create(&file, &Map::new()).unwrap();
+        record.set_note("composite", "00,ff").unwrap();
+        record.score(&supernet, &path, || Ok::<_, JournalError>(2.5)).unwrap();
+        drop(record);
+        let record = Record::resume(&file, &Map::new(), &supernet).unwrap();
+        assert_eq!((record.note("composite"), record.note("other")), (Some("00,ff"), None));
+        assert_eq!((record.known(&path), record.len()), (Some(2.5), 1));
     }
 
     #[test]

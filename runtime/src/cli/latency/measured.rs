@@ -35,7 +35,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<LatencyT
     if !args.output.quiet {
         before.warnings().iter().for_each(|warning| output::words(format_args!("warning: {warning}")));
     }
-    let conditions = conditions(args, bundle, &library, &before);
+    let conditions = conditions(bundle, &library, (setup::threads(&args.library), args.batch), &before);
     let (fit, check) = networks(supernet, args);
     let of_blocks = args.rules(Duration::from_millis(20), Duration::from_millis(300), Duration::from_millis(15));
     let of_networks = args.rules(Duration::from_millis(50), Duration::from_millis(300), Duration::from_millis(30));

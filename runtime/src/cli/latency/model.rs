@@ -5,7 +5,7 @@ use std::{path::Path as FsPath, time::Duration};
 use serde::Serialize;
 use serde_json::Map;
 
-use super::{LatencyArgs, device, noise, report};
+use super::{LatencyArgs, device, noise, report, version};
 use crate::{
     board::Board,
     cli::{Exit, Failure, output, setup},
@@ -95,7 +95,7 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         power_mode: before.power_mode.as_ref().map(ToString::to_string),
         provider: "cpu",
         threads: setup::threads(&args.library),
-        onnxruntime: format!("1.{}", library.minor),
+        onnxruntime: version(&library),
         inputs,
         batch: args.batch,
         throughput: latency.throughput(args.batch),

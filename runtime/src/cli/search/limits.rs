@@ -15,17 +15,14 @@ use nasbn_models::{
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::Serialize;
 
-use super::{GO_ON, Objective, ReportImages, SearchArgs, check_interrupted, end, measure, record};
+use super::{GO_ON, Objective, ReportImages, SearchArgs, check_interrupted, described, end, measure, record};
 use crate::{
     atomic,
     cli::{Exit, Failure, output, setup},
     data::Normaliser,
-    indicators::{
-        catalogue::{self, Measurement, Selection},
-        ntk::Outputs,
-    },
+    indicators::catalogue::{self, Measurement},
     parameters::BnParameters,
-    score::{ScoreOptions, Scorer},
+    score::Scorer,
     search::{Candidate, FoundBy, Limits, Method, Outcome, SearchError, SearchOptions, search},
     subnet,
     validation::{Validation, recalibrate},
@@ -71,22 +68,13 @@ struct Found {
     validation: Validation,
 }
 
-pub fn run(args: &SearchArgs) -> Result<Exit, Failure> {
+pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
     let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let supernet = session.network.supernet().clone();
     let data = setup::dataset(&args.data, &supernet)?;
     let (choose, report) = setup::halves(&data, &args.validation, args.seed)?;
-    let indicator = args.objective.indicator;
-    let scoring = ScoreOptions {
-        selection: Selection::of(|i| i.name == indicator.name),
-        recalibrate: args.validation.recalibrate as usize,
-        mc_batches: args.mc.mc_batches as usize,
-        ntk_outputs: Outputs::Sum,
-        adapt: None,
-        noise_images: args.validation.batch as usize,
-        seed: args.seed,
-    };
+    let (indicator, scoring) = (objective.indicator, args.scoring(objective));
     let (mc_images, recalibrate) = (args.mc.mc_images, args.validation.recalibrate);
     let choose = setup::score_images(&data, &scoring, &args.validation, mc_images, &choose, recalibrate, args.seed)?;
     let report = ReportImages {
@@ -94,17 +82,17 @@ pub fn run(args: &SearchArgs) -> Result<Exit, Failure> {
         validation: setup::validation(&data, &args.validation, &report)?,
     };
     let costs = CostTable::new(&supernet);
-    let evaluations = args.evaluations.unwrap_or(if args.objective.is_cheap() { 20_000 } else { 300 }) as usize;
     let options = SearchOptions {
-        limits: Limits { macs: args.max_macs, params: args.max_params, memory_bytes: args.max_memory },
-        evaluations,
+        limits: args.limits(),
+        evaluations: args.evaluations(objective),
         seed: args.seed,
         parents: args.parents as usize,
         population: args.population as usize,
         mutation: args.mutation,
     };
     let present = args.out.exists();
-    let mut record = record(args, serde_json::json!(options), &session, &parameters, &data)?;
+    let run = described(args, (objective, serde_json::json!(options)), &session, &parameters, &data);
+    let mut record = record(args, &run, &supernet)?;
     let interrupted = setup::interrupted();
     let bar = output::bar(0, args.output.quiet);
     let composite = match indicator.measurement {
@@ -148,7 +136,7 @@ pub fn run(args: &SearchArgs) -> Result<Exit, Failure> {
             return infeasible(args, &supernet, &nearest, &cost, excess);
         }
     };
-    let found = describe(args, &mut session, &parameters, &outcome, &report, &costs, &interrupted)?;
+    let found = describe((args, objective), &mut session, &parameters, &outcome, &report, &costs, &interrupted)?;
     write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
     end(record, &args.out, true)?;
     if args.output.json {
@@ -185,7 +173,7 @@ fn infeasible(
 }
 
 fn describe(
-    args: &SearchArgs,
+    (args, objective): (&SearchArgs, &Objective),
     session: &mut setup::Session,
     parameters: &BnParameters,
     outcome: &Outcome,
@@ -223,8 +211,8 @@ fn describe(
     Ok(Report {
         space: supernet.name.clone(),
         seed: args.seed,
-        objective: args.objective.clone(),
-        limits: Limits { macs: args.max_macs, params: args.max_params, memory_bytes: args.max_memory },
+        objective: objective.clone(),
+        limits: args.limits(),
         method: outcome.method,
         evaluations: outcome.evaluated.len(),
         report_images: winner.validation.images,

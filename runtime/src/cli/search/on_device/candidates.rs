@@ -1,0 +1,176 @@
+//! What is asked of networks: cheaply of many, dearly of a few.
+
+use std::{
+    path::Path as FsPath,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use nasbn_export::bundle::Bundle;
+use nasbn_models::{Path, Supernet, cost::CostTable};
+
+use crate::{
+    board::{energy::EnergyMeter, power::Rails},
+    cli::{Exit, Failure, fingerprint, output, search::check_interrupted},
+    composite::{self, Composite, CompositeError, ReferenceOptions},
+    data::Dataset,
+    engine::Opener,
+    indicators::catalogue::{self, Indicator},
+    latency::{
+        LatencyTable, Rules, Timing,
+        bench::{Bench, network_name},
+        record::Times,
+    },
+    network::Network,
+    parameters::{BnParameters, Layout},
+    report::BudgetLimits,
+    score::Scorer,
+    search::{archive::Assessed, finalists::Dear, record::Record},
+};
+
+/// Where scores come from.
+pub enum Source<'a> {
+    /// Tables of the composite filter; its parts, measured on the network itself, decide.
+    Composite {
+        network: &'a mut Network,
+        composite: &'a Composite,
+        initial: &'a BnParameters,
+        data: &'a Dataset,
+        options: ReferenceOptions,
+    },
+    /// One indicator filters and decides.
+    Indicator(Box<Scorer<'a>>),
+}
+
+/// Everything that is asked of networks in a search.
+pub struct Candidates<'a> {
+    pub bundle: &'a Bundle,
+    pub supernet: &'a Supernet,
+    pub costs: &'a CostTable,
+    pub table: &'a LatencyTable,
+    pub limits: &'a BudgetLimits,
+    pub indicator: &'static Indicator,
+    pub source: Source<'a>,
+    pub record: &'a mut Record,
+    pub times: &'a mut Times,
+    pub opener: &'a Opener,
+    pub root: &'a FsPath,
+    pub min_time: Duration,
+    pub seed: u64,
+    pub interrupted: &'a AtomicBool,
+    pub quiet: bool,
+}
+
+impl Candidates<'_> {
+    /// Score, predicted latency and excess over all limits; what is over them is not scored if that is dear.
+    pub fn cheap(&mut self, path: &Path) -> Result<Assessed, Failure> {
+        let cost = self.costs.cost(path);
+        let latency = self.table.latency(path);
+        let over = |value: f64, limit: Option<f64>| limit.map_or(0.0, |limit| (value / limit - 1.0).max(0.0));
+        let excess = [
+            over(latency, Some(self.limits.latency_ms)),
+            self.table.energy(path).map_or(0.0, |energy| over(energy, self.limits.energy_mj)),
+            over(cost.macs as f64, self.limits.macs.map(|m| m as f64)),
+            over(cost.params as f64, self.limits.params.map(|p| p as f64)),
+            over(cost.peak_activation_bytes as f64, self.limits.memory_bytes.map(|b| b as f64)),
+        ];
+        let excess = excess.into_iter().fold(0.0, f64::max);
+        let score = match &mut self.source {
+            Source::Composite { composite, .. } => composite.score(path),
+            Source::Indicator(scorer) => match catalogue::cost(self.indicator, &cost) {
+                Some(cost) => self.indicator.direction.score(cost),
+                None if excess > 0.0 => f64::NAN,
+                None => {
+                    let (indicator, interrupted) = (self.indicator, self.interrupted);
+                    self.record.score(self.supernet, path, || {
+                        check_interrupted(interrupted)?;
+                        let value = scorer.values(path)?.first().copied().unwrap_or(f64::NAN);
+                        Ok::<_, Failure>(indicator.direction.score(value))
+                    })?
+                }
+            },
+        };
+        Ok(Assessed { score, cost: latency, excess })
+    }
+
+    /// The score that decides, and the latency as measured.
+    pub fn dear(&mut self, paths: &[Path]) -> Result<Vec<Dear>, Failure> {
+        let scores = self.scores(paths)?;
+        self.measure(paths)?;
+        let latency = |path: &Path| Timing::of(self.times.of(&network_name(self.bundle, path)));
+        let dear = |(path, score): (&Path, f64)| Dear {
+            score,
+            latency_ms: latency(path).map_or(f64::NAN, |timing| timing.median_ms),
+        };
+        Ok(paths.iter().zip(scores).map(dear).collect())
+    }
+
+    fn scores(&mut self, paths: &[Path]) -> Result<Vec<f64>, Failure> {
+        if matches!(self.source, Source::Indicator(_)) {
+            return paths.iter().map(|path| Ok(self.cheap(path)?.score)).collect();
+        }
+        let Source::Composite { network, composite, initial, data, options } = &mut self.source else {
+            return Ok(Vec::new());
+        };
+        let left: Vec<Path> = paths.iter().filter(|path| self.record.known(path).is_none()).cloned().collect();
+        let bar = output::bar(0, self.quiet);
+        bar.set_message("finalists: composite");
+        let go_on = |done: usize, all: usize| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            !self.interrupted.load(Ordering::SeqCst)
+        };
+        let scores = composite::score_candidates(network, data, initial, options, composite, &left, go_on);
+        bar.finish_and_clear();
+        let scores = scores.map_err(|error| match error {
+            CompositeError::Engine(error) => error.into(),
+            CompositeError::Stopped { .. } => {
+                Failure::usage(&error).with_exit(Exit::Stopped).hint("go on with the same command and --resume")
+            }
+            other => Failure::usage(&other).hint(other.hint()),
+        })?;
+        for (path, score) in left.iter().zip(scores) {
+            self.record.score(self.supernet, path, || Ok::<_, Failure>(score))?;
+        }
+        Ok(paths.iter().map(|path| self.record.known(path).unwrap_or(f64::NAN)).collect())
+    }
+
+    fn measure(&mut self, paths: &[Path]) -> Result<(), Failure> {
+        let bar = output::bar(1000, self.quiet);
+        bar.set_message("finalists: latency");
+        let rules = Rules {
+            warmup: Duration::from_millis(100),
+            min_time: self.min_time,
+            min_runs: 10,
+            visit: Duration::from_millis(30),
+            seed: self.seed,
+        };
+        let meter = Rails::find(self.root).and_then(|rails| EnergyMeter::new(rails, Duration::from_millis(10)).ok());
+        let mut bench = Bench {
+            opener: self.opener,
+            times: self.times,
+            root: self.root,
+            batch: self.table.conditions.batch,
+            interrupted: self.interrupted,
+            throttled: 0,
+        };
+        let layout = Layout::new(self.supernet);
+        let show = |share: f64| bar.set_position((1000.0 * share) as u64);
+        let measured = bench.networks(self.bundle, &layout, paths, &rules, meter.as_ref(), show);
+        bar.finish_and_clear();
+        Ok(measured?)
+    }
+}
+
+/// A composite as text, to the bit.
+pub fn encode(composite: &Composite) -> String {
+    fingerprint::hex(&postcard::to_allocvec(composite).unwrap_or_default())
+}
+
+/// A composite from its text; none if it is not one.
+pub fn decode(text: &str) -> Option<Composite> {
+    let digits = text.as_bytes().chunks_exact(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Vec<u8> = digits.map(byte).collect::<Option<_>>()?;
+    postcard::from_bytes(&bytes).ok()
+}

@@ -1,0 +1,248 @@
+//! What a latency-aware search has found, said and written.
+
+use nasbn_models::{Path, Supernet, cost::CostTable};
+
+use super::{Objective, ReportImages, SearchArgs};
+use crate::{
+    atomic,
+    board::Board,
+    cli::{Exit, Failure, output, search::measure, setup},
+    composite::Composite,
+    data::Normaliser,
+    indicators::catalogue::Measurement,
+    latency::{
+        LatencyTable, Timing,
+        bench::{energy_name, network_name},
+        record::Times,
+    },
+    parameters::BnParameters,
+    report::{self, BudgetLimits, MeasuredNetwork, PartOfScore, PointOfFront, SearchReport, TableSummary},
+    search::{
+        FoundBy, Method,
+        finalists::{Finalist, Found},
+    },
+    subnet,
+    validation::recalibrate,
+};
+
+/// Files that are written into --out.
+const FILES: [&str; 5] = ["winner.onnx", "winner.safetensors", "winner.json", "pareto.csv", "result.json"];
+
+/// What was found, and what it takes to tell it.
+pub struct Outcome<'a> {
+    pub args: &'a SearchArgs,
+    pub objective: &'a Objective,
+    pub table: &'a LatencyTable,
+    pub limits: BudgetLimits,
+    pub supernet: &'a Supernet,
+    pub costs: &'a CostTable,
+    pub times: &'a Times,
+    pub composite: Option<&'a Composite>,
+    pub found: &'a Found,
+    pub before: Board,
+}
+
+impl Outcome<'_> {
+    /// The report of a search that has a winner.
+    pub fn report(
+        &self,
+        session: &mut setup::Session,
+        parameters: &BnParameters,
+        images: &ReportImages,
+        winner: &Finalist,
+    ) -> Result<SearchReport, Failure> {
+        let Self { args, found, supernet, table, .. } = *self;
+        let mut best = |finalist: &Finalist| -> Result<MeasuredNetwork, Failure> {
+            let validation = measure(&mut session.network, &finalist.path, parameters, images)?;
+            Ok(MeasuredNetwork { validation: Some(validation), ..self.network(&session.bundle, finalist)? })
+        };
+        let winning = best(winner)?;
+        let random_search = match found.best_of_random(self.limits.latency_ms) {
+            Some(random) if random.path == winner.path => Some(winning.clone()),
+            Some(random) => Some(best(random)?),
+            None => None,
+        };
+        let all = |finalists: &[Finalist]| -> Result<Vec<MeasuredNetwork>, Failure> {
+            finalists.iter().map(|finalist| self.network(&session.bundle, finalist)).collect()
+        };
+        let paths: Vec<Path> = found.front.iter().map(|entry| entry.path.clone()).collect();
+        let point = |entry: &crate::search::archive::Entry| PointOfFront {
+            path: supernet.format_path(&entry.path),
+            fitted_score: entry.assessed.score,
+            predicted_ms: entry.assessed.cost,
+        };
+        let part =
+            |part: &crate::composite::Part| PartOfScore { indicator: part.indicator.clone(), weight: part.weight };
+        let composite = self.objective.indicator.measurement == Measurement::Composite;
+        Ok(SearchReport {
+            schema: report::SCHEMA,
+            generator: format!("nasbn {}", env!("CARGO_PKG_VERSION")),
+            command: std::env::args().collect(),
+            space: supernet.name.clone(),
+            seed: args.seed,
+            objective: self.objective.name.clone(),
+            decided_by_measurement: composite || !self.objective.is_cheap(),
+            parts: self.composite.map_or_else(Vec::new, |c| c.parts().iter().map(part).collect()),
+            limits: self.limits,
+            method: found.method,
+            looked_at: found.looked_at,
+            measured: found.finalists.len() + found.random.len(),
+            report_images: winning.validation.map_or(0, |validation| validation.images),
+            winner: winning,
+            blocks: report::blocks(supernet, self.costs, table, &winner.path),
+            random_search,
+            finalists: all(&found.finalists)?,
+            random: all(&found.random)?,
+            front: found.front.iter().map(point).collect(),
+            operators: report::shares(supernet, &paths, &winner.path),
+            table: TableSummary::of(table),
+            before: self.before.clone(),
+            after: Board::read(&args.root),
+            files: FILES.map(str::to_owned).to_vec(),
+        })
+    }
+
+    fn network(&self, bundle: &nasbn_export::bundle::Bundle, finalist: &Finalist) -> Result<MeasuredNetwork, Failure> {
+        let path = self.supernet.format_path(&finalist.path);
+        let latency = Timing::of(self.times.of(&network_name(bundle, &finalist.path))).ok_or_else(|| {
+            Failure::usage(format!("{path} was not measured")).hint("go on with the same command and --resume")
+        })?;
+        let energy = self.times.of(&energy_name(bundle, &finalist.path)).first();
+        let cost = self.costs.cost(&finalist.path);
+        Ok(MeasuredNetwork {
+            path,
+            found_by: finalist.found_by,
+            within_budget: finalist.is_within(self.limits.latency_ms),
+            score: finalist.dear.score,
+            fitted_score: finalist.cheap_score,
+            ranks: self.composite.map_or_else(Vec::new, |composite| composite.ranks(&finalist.path).collect()),
+            predicted_ms: finalist.predicted_ms,
+            latency,
+            energy_mj: energy.map(|&nanojoules| nanojoules as f64 / 1e6),
+            macs: cost.macs,
+            params: cost.params,
+            depth: cost.depth,
+            peak_activation_bytes: cost.peak_activation_bytes,
+            validation: None,
+        })
+    }
+
+    /// Writes the winner and what is said of it.
+    pub fn write(
+        &self,
+        session: &mut setup::Session,
+        parameters: &BnParameters,
+        (images, normaliser): (&ReportImages, &Normaliser),
+        winner: &Finalist,
+        report: &SearchReport,
+    ) -> Result<(), Failure> {
+        let (path, out) = (&winner.path, &self.args.out);
+        let statistics = recalibrate(&mut session.network, path, parameters, images.training)?;
+        let conditions = &report.table.conditions;
+        let extra = [
+            ("score".to_owned(), report.winner.score.to_string()),
+            ("macs".to_owned(), report.winner.macs.to_string()),
+            ("latency_ms".to_owned(), report.winner.latency.median_ms.to_string()),
+            ("latency_budget_ms".to_owned(), self.limits.latency_ms.to_string()),
+            ("latency_device".to_owned(), crate::cli::latency::device(&self.before)),
+            ("latency_provider".to_owned(), conditions.provider.clone()),
+        ];
+        let layout = session.network.layout();
+        let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)?;
+        files.write(out, "winner")?;
+        let csv = report.pareto_csv().map_err(|e| Failure::usage(format!("pareto.csv: {e}")))?;
+        let json = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
+        for (name, bytes) in [("pareto.csv", csv), ("result.json", json.into_bytes())] {
+            let file = out.join(name);
+            atomic::write(&file, &bytes).map_err(|e| Failure::file(&file, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Says as JSON, if that is asked for, that no network keeps the limits.
+    pub fn infeasible(&self) -> Result<Exit, Failure> {
+        if self.args.output.json {
+            let fastest = self.found.fastest();
+            let nearest = self.found.nearest.as_ref();
+            output::json(&serde_json::json!({
+                "feasible": false,
+                "limits": self.limits,
+                "fastest": fastest.map(|f| self.supernet.format_path(&f.path)),
+                "fastest_ms": fastest.map(|f| f.dear.latency_ms),
+                "gap_ms": fastest.map(|f| f.dear.latency_ms - self.limits.latency_ms),
+                "nearest": nearest.map(|n| self.supernet.format_path(&n.path)),
+                "nearest_predicted_ms": nearest.map(|n| n.assessed.cost),
+                "nearest_excess": nearest.map(|n| n.assessed.excess),
+            }))?;
+        }
+        Ok(Exit::Infeasible)
+    }
+
+    /// Why there is no winner.
+    pub fn nothing_fits(&self) -> Failure {
+        let budget = self.limits.latency_ms;
+        let message = match (self.found.fastest(), &self.found.nearest) {
+            (Some(fastest), _) if fastest.dear.latency_ms > budget => format!(
+                "no network keeps the latency budget of {budget} ms: the fastest measured, {}, takes {:.3} ms, {:.3} ms \
+                 ({:.1} %) more",
+                self.supernet.format_path(&fastest.path),
+                fastest.dear.latency_ms,
+                fastest.dear.latency_ms - budget,
+                100.0 * (fastest.dear.latency_ms / budget - 1.0)
+            ),
+            (None, Some(nearest)) => format!(
+                "no network is within the limits: the nearest found, {}, exceeds one of them by {:.1} % (predicted to \
+                 take {:.3} ms)",
+                self.supernet.format_path(&nearest.path),
+                100.0 * nearest.assessed.excess,
+                nearest.assessed.cost
+            ),
+            _ => "no network within the limits has a score that is a number".to_owned(),
+        };
+        let hint = "raise the budget by that much, or export a smaller space (--width, --image-size)";
+        Failure::usage(message).with_exit(Exit::Infeasible).hint(hint)
+    }
+}
+
+/// Says what was found.
+pub fn say(args: &SearchArgs, report: &SearchReport) -> Result<(), Failure> {
+    if args.output.json {
+        return output::json(report);
+    }
+    if args.output.quiet {
+        return Ok(());
+    }
+    let method = match report.method {
+        Method::Exhaustive => "every network of the space",
+        Method::Evolution => "NSGA-II",
+    };
+    output::line(format!("looked at     {} networks ({method})", report.looked_at))?;
+    output::line(format!("measured      {} networks, random search's among them", report.measured))?;
+    let row = |name: &str, network: &MeasuredNetwork| {
+        let accuracy = network.validation.map_or(String::new(), |v| format!("  accuracy {:.2} %", 100.0 * v.accuracy));
+        format!(
+            "{name:<13} {}  {:.3} ms (predicted {:.3})  score {:.4}  {:.2} M MACs{accuracy}",
+            network.path,
+            network.latency.median_ms,
+            network.predicted_ms,
+            network.score,
+            network.macs as f64 / 1e6
+        )
+    };
+    output::line(row("winner", &report.winner))?;
+    if report.winner.found_by == FoundBy::RandomSearch {
+        output::line("              (random search met it; the search proposed none as good)")?;
+    }
+    match &report.random_search {
+        Some(random) => output::line(row("random search", random))?,
+        None => output::line("random search none: not one of its networks keeps the budget as measured")?,
+    }
+    output::line(format!(
+        "(accuracy with inherited BatchNorm, statistics recalibrated, on {} validation images that the search did not see)",
+        report.report_images
+    ))?;
+    for file in &report.files {
+        output::line(format!("wrote         {}", args.out.join(file).display()))?;
+    }
+    Ok(())
+}
