@@ -237,9 +237,15 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
     let bar = output::bar(0, args.output.quiet);
     let composite = match indicator.measurement {
         Measurement::Composite => {
-            let measured = setup::composite(&mut session, &data, args.reference, &interrupted, args.output.quiet);
-            measured
-                .map_err(|failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure })?
+            let quiet = args.output.quiet;
+            match setup::needed_composite(&mut session, &data, args.reference, &interrupted, quiet) {
+                Ok(composite) => Some(composite),
+                Err(failure) if interrupted.load(Ordering::SeqCst) => return Err(failure.hint(GO_ON)),
+                Err(failure) => {
+                    end(record, &args.out, present)?;
+                    return Err(failure);
+                }
+            }
         }
         _ => None,
     };
