@@ -131,6 +131,11 @@ impl Supernet {
         if self.operators.iter().all(|o| o.form != Form::Absent) {
             return true;
         }
+        self.reached(path).last().copied().unwrap_or(false)
+    }
+
+    /// Whether the image gets to each node along the path. What stands on the others is zero, or nothing at all.
+    pub fn reached(&self, path: &Path) -> Vec<bool> {
         let mut reached: Vec<bool> = vec![false; self.nodes.len()];
         reached[0] = true;
         for edge in &self.edges {
@@ -139,7 +144,7 @@ impl Supernet {
                 reached[usize::from(edge.to)] = true;
             }
         }
-        reached.last().copied().unwrap_or(false)
+        reached
     }
 
     /// Number of paths, different networks or not; the largest number there is if it is larger.

@@ -54,6 +54,9 @@ fn a_path_without_a_way_through_is_not_connected() {
     assert!(space.is_connected(&space.parse_path("0001000").unwrap()));
     assert!(space.is_connected(&space.parse_path("1010010").unwrap()));
     assert!(!space.is_connected(&space.parse_path("1000000").unwrap()));
+    // Two nodes of either cell that are joined to each other alone, and one of the last cell.
+    let reached = space.reached(&space.parse_path("0022000").unwrap());
+    assert_eq!((reached.len(), reached.iter().filter(|reached| !**reached).count()), (space.nodes.len(), 5));
 }
 
 #[test]

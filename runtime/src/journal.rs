@@ -116,19 +116,16 @@ impl Journal {
         let text = std::str::from_utf8(&bytes[..whole]).map_err(|_| damaged(1, "it is no text"))?;
         journal.file.set_len(whole as u64).map_err(io)?;
         journal.file.seek(SeekFrom::End(0)).map_err(io)?;
+        let now = Value::Object(run.clone()).to_string();
         let Some((first, rows)) = text.split_once('\n') else {
             // Stopped before its first line was whole.
-            journal.line(&Value::Object(run.clone()).to_string())?;
+            journal.line(&now)?;
             return Ok((journal, Vec::new()));
         };
-        let then: Map<String, Value> = serde_json::from_str(first).map_err(|_| damaged(1, "it is no journal"))?;
-        let names = run.keys().chain(then.keys().filter(|name| !run.contains_key(*name)));
-        let show = |value: Option<&Value>| value.map_or("not set".to_owned(), Value::to_string);
-        let differing = names.filter(|name| then.get(*name) != run.get(*name));
-        let differences: Vec<String> =
-            differing.map(|n| format!("{n} was {}, is {}", show(then.get(n)), show(run.get(n)))).collect();
-        if !differences.is_empty() {
-            return Err(JournalError::Other { path: path.to_owned(), differences: differences.join("; ") });
+        // As text: a number with many digits may be read as its neighbour.
+        if first != now {
+            let differences = differences(first, &now).ok_or_else(|| damaged(1, "it is no journal"))?;
+            return Err(JournalError::Other { path: path.to_owned(), differences });
         }
         let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rows.as_bytes());
         let mut found = Vec::new();
@@ -178,6 +175,18 @@ impl Journal {
     }
 }
 
+/// What differs between two first lines, by name; none if one is no object.
+fn differences(then: &str, now: &str) -> Option<String> {
+    let read = |text| serde_json::from_str::<Map<String, Value>>(text).ok();
+    let (then, now) = (read(then)?, read(now)?);
+    let names = now.keys().chain(then.keys().filter(|name| !now.contains_key(*name)));
+    let show = |value: Option<&Value>| value.map_or("not set".to_owned(), Value::to_string);
+    let differing = names.filter(|name| then.get(*name) != now.get(*name));
+    let differences: Vec<String> =
+        differing.map(|n| format!("{n} was {}, is {}", show(then.get(n)), show(now.get(n)))).collect();
+    Some(if differences.is_empty() { "numbers in their last digits".to_owned() } else { differences.join("; ") })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -211,6 +220,25 @@ mod tests {
         }
         Journal::resume(&path, &run(3)).unwrap().0.remove().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn numbers_with_many_digits_are_the_same_again_and_their_neighbours_are_not() {
+        let with = |rate: f64| -> Map<String, Value> { [("rate".to_owned(), rate.into())].into_iter().collect() };
+        let dir = tempfile::tempdir().unwrap();
+        for percent in 1..100_u8 {
+            // As single precision has it, and in full.
+            let short = f32::from(percent) / 100.0;
+            for rate in [f64::from(short), f64::from(percent) / 37.1] {
+                let path = dir.path().join(format!("{rate:?}"));
+                drop(Journal::create(&path, &with(rate)).unwrap());
+                assert!(Journal::resume(&path, &with(rate)).is_ok(), "{rate:?}");
+                for other in [rate.next_up(), f64::from(short.next_up())] {
+                    let error = Journal::resume(&path, &with(other)).unwrap_err();
+                    assert!(matches!(error, JournalError::Other { .. }), "{rate:?} {other:?}: {error}");
+                }
+            }
+        }
     }
 
     #[test]

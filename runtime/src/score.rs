@@ -1,6 +1,9 @@
 //! Scoring of paths: a row a path, a column an indicator.
 
-use std::{collections::HashMap, io};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt, io,
+};
 
 use nasbn_models::{
     Path, Supernet,
@@ -21,8 +24,8 @@ use crate::{
         bn::BnTable,
         catalogue::{Indicator, Measurement, Perspective, Selection},
         gradient,
-        ntk::{self, NtkSummary, Outputs, Parameters},
-        signs,
+        ntk::{self, NtkError, NtkSummary, Outputs, Parameters},
+        signs::{self, SignsError},
         synflow::log_synflow,
         uncertainty::{logits, uncertainty},
         zen::{self, Noise},
@@ -98,6 +101,7 @@ pub struct Scorer<'a> {
     composite: Option<Composite>,
     known: HashMap<Path, Vec<f64>>,
     measured: usize,
+    told: Told,
 }
 
 impl<'a> Scorer<'a> {
@@ -112,8 +116,8 @@ impl<'a> Scorer<'a> {
         let table = BnTable::new(network.supernet(), network.layout(), parameters);
         let zen = options.selection.needs(Measurement::Zen);
         let noise = zen.then(|| Noise::new(network, options.noise_images, options.seed));
-        let (composite, known) = (None, HashMap::new());
-        Self { network, parameters, images, options, costs, table, noise, composite, known, measured: 0 }
+        let (composite, known, told) = (None, HashMap::new(), Told::default());
+        Self { network, parameters, images, options, costs, table, noise, composite, known, measured: 0, told }
     }
 
     /// With what gives the composite of a path; without it, the composite is not a number.
@@ -205,13 +209,17 @@ impl<'a> Scorer<'a> {
                 let pass = self.network.forward_for_indicators(path, parameters, images, &mut statistics)?;
                 if needs(Measurement::Signs) {
                     let agreement = self.network.sign_agreement(parameters, &statistics, &pass)?;
-                    let scaled = signs::log_determinant(&agreement).ok().flatten().unwrap_or(f64::NAN);
+                    let scaled = self.told.once(signs::log_determinant(&agreement), "sign_log_det", SignsError::hint);
+                    let scaled = scaled.flatten().unwrap_or(f64::NAN);
                     found.insert("sign_log_det", signs::unscaled(&agreement, scaled));
                     found.insert("sign_log_det_scaled", scaled);
                 }
                 if needs(Measurement::Kernel) {
                     let outputs = self.options.ntk_outputs;
-                    found.extend(kernel(self.network, parameters, &statistics, &pass, &batch.labels, outputs)?);
+                    let labels = &batch.labels;
+                    let (all, shared) = kernels(self.network, parameters, &statistics, &pass, labels.len(), outputs)?;
+                    let all = self.told.once(ntk::summary(all.view(), labels), "the tangent kernel", NtkError::hint);
+                    found.extend(of_kernels(all, ntk::log_determinant(shared.view())));
                 }
                 if needs(Measurement::Gradient) {
                     let norm = gradient::norm(self.network, path, parameters, &statistics, pass, &batch.labels)?;
@@ -269,27 +277,51 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// The indicators of the tangent kernel of a pass: over all of the path's BatchNorms and over those
-/// that every path has.
-fn kernel(
+/// What went wrong with indicators, said once a run: tables count the rows.
+#[derive(Default)]
+struct Told(HashSet<&'static str>);
+
+impl Told {
+    /// A value; none of a failure, which goes to the log with its hint unless one of the same indicator has.
+    fn once<T, E: fmt::Display>(
+        &mut self,
+        result: Result<T, E>,
+        indicator: &'static str,
+        hint: fn(&E) -> &'static str,
+    ) -> Option<T> {
+        let error = match result {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        if self.0.insert(indicator) {
+            log::warn!("{indicator}: {error} (hint: {})", hint(&error));
+        }
+        None
+    }
+}
+
+/// The tangent kernels of a pass, `[N, N]`: over all of the path's BatchNorms and over those that every path has.
+fn kernels(
     network: &mut Network,
     parameters: &BnParameters,
     statistics: &Statistics,
     pass: &Pass,
-    labels: &[i64],
+    samples: usize,
     outputs: Outputs,
-) -> Result<[(&'static str, f64); 6], EngineError> {
-    let samples = labels.len();
+) -> Result<(Array2<f64>, Array2<f64>), EngineError> {
     let (mut theta, mut shared) = (Array2::zeros([samples, samples]), Array2::zeros([samples, samples]));
     for seed in outputs.seeds(samples, network.supernet().classes() as usize) {
         let jacobian = network.jacobian(parameters, statistics, pass, seed.view())?;
         ntk::add_gram(&mut theta, &jacobian, Parameters::All);
-        ntk::add_gram(&mut shared, &jacobian, Parameters::Shared(network));
+        ntk::add_gram(&mut shared, &jacobian, Parameters::Shared(network.supernet(), network.layout()));
     }
-    let shared = ntk::log_determinant(shared.view());
-    let all = ntk::summary(theta.view(), labels).ok();
+    Ok((theta, shared))
+}
+
+/// The indicators of a summary of all of a path's BatchNorms, and of the log-determinant over those that every path has.
+fn of_kernels(all: Option<NtkSummary>, shared: Option<f64>) -> [(&'static str, f64); 6] {
     let of = |value: fn(&NtkSummary) -> Option<f64>| all.as_ref().and_then(value).unwrap_or(f64::NAN);
-    Ok([
+    [
         // What float32 cannot tell from a singular kernel has no condition number that one could believe.
         ("ntk_condition", of(|s| Some(if s.ill_conditioned { f64::INFINITY } else { s.condition_number }))),
         ("ntk_least", of(|s| Some(s.least_eigenvalue))),
@@ -297,7 +329,7 @@ fn kernel(
         ("ntk_effective_rank", of(|s| s.effective_rank)),
         ("ntk_alignment", of(|s| s.label_alignment)),
         ("ntk_shared_log_det", shared.unwrap_or(f64::NAN)),
-    ])
+    ]
 }
 
 /// Activations of one image that ReLUs look at, over the path's edges.
@@ -376,6 +408,18 @@ pub struct NotFinite {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_failure_is_told_once_an_indicator() {
+        let mut told = Told::default();
+        let failed = || Err::<f64, _>(SignsError::NoActivations);
+        assert_eq!(told.once(Ok::<_, SignsError>(1.5), "a", SignsError::hint), Some(1.5));
+        assert!(told.0.is_empty());
+        for (indicator, count) in [("a", 1), ("a", 1), ("b", 2)] {
+            assert_eq!(told.once(failed(), indicator, SignsError::hint), None);
+            assert_eq!(told.0.len(), count);
+        }
+    }
 
     #[test]
     fn cells_are_read_back_to_the_bit() {

@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 /// Sums of shares in another order.
 const ROUNDING: f64 = 1e-12;
+/// A difference of squares of order one, in f64.
+const CANCELLED: f64 = 1e-9;
 const SPACE: [&str; 6] = ["--space", "nas-bench-macro", "--image-size", "8", "--classes", "10"];
 
 /// Small bundles that all tests read, by name.
@@ -171,6 +173,31 @@ fn operator_bias_goes_on_where_it_was_stopped() {
 }
 
 #[test]
+fn training_again_that_is_stopped_goes_on_with_the_same_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, out) = (dir.path().join("whole"), dir.path().join("out"));
+    let more = ["--epochs", "6", "--seeds", "2", "--random", "50"];
+    bias(&BOTH, &whole, &more).ok();
+    bias(&BOTH, &out, &SHORT).ok();
+    let refused = bias(&BOTH, &out, &more).fails(2, "made with other options");
+    assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
+    let arguments = analyze("operator-bias", &BOTH, &out, &[&more[..], &["--force"]].concat());
+    let mut child =
+        Command::new(program("nasbn")).args(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // The last supernet's turn does not come before the program is stopped: it has gone with the first one's.
+    let state = |name: &str| out.join("checkpoints").join(name).join("checkpoint.postcard");
+    while state("every-operator-seed1").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    bias(&BOTH, &out, &more).ok();
+    for file in ["operator-bias.csv", "operator-bias.svg"] {
+        assert!(fs::read(whole.join(file)).unwrap() == fs::read(out.join(file)).unwrap(), "{file} differs");
+    }
+}
+
+#[test]
 fn bundles_that_do_not_compare_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
@@ -254,7 +281,11 @@ fn ntk_drift_follows_kernels_width_by_width() {
     for row in &rows {
         let (step, alone) = (number(row, "step"), &row[column("training")] == "path");
         assert!(number(row, "loss").is_finite());
-        assert_eq!(number(row, "kernel_distance") == 0.0, step == 0.0, "{row:?}");
+        let distance = number(row, "kernel_distance");
+        assert_eq!(distance == 0.0, step == 0.0, "{row:?}");
+        let (norm, cosine) = (number(row, "kernel_norm"), number(row, "kernel_cosine"));
+        assert!((distance.powi(2) - (norm.powi(2) + 1.0 - 2.0 * norm * cosine)).abs() < CANCELLED, "{row:?}");
+        assert!(norm > 0.0 && cosine > 0.0 && cosine < 1.0 + ROUNDING, "{row:?}");
         assert_eq!(row[column("linearised_loss")].is_empty(), !alone);
         assert_eq!(row[column("logit_distance")].is_empty(), !alone || step == 0.0);
     }

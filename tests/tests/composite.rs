@@ -103,6 +103,18 @@ fn what_a_composite_cannot_be_measured_on_is_said() {
     let ran = run("nasbn", &[&arguments[..], &["--indicators", "composite"]].concat()).ok();
     assert!(ran.stderr.contains("no composite") && ran.stderr.contains("hint"), "{}", ran.stderr);
     assert!(fs::read_to_string(&out).unwrap().lines().nth(1).unwrap().ends_with(",NaN"));
+    let quiet = run("nasbn", &[&arguments[..], &["--indicators", "composite", "--quiet"]].concat()).ok();
+    assert_eq!(quiet.stderr, "");
+    // A search by it has nothing to go by.
+    let checkpoint = dir.path().join("c");
+    let common = ["--bundle", text(bundle()), "--data", &data, "--batch", "8", "--quiet"];
+    run("nasbn", &[&["adapt", "--epochs", "1", "--out", text(&checkpoint)], &common[..]].concat()).ok();
+    let found = dir.path().join("found");
+    let search = ["search", "--checkpoint", text(&checkpoint), "--out", text(&found), "--objective", "composite"];
+    let ran = run("nasbn", &[&search[..], &common[..], &["--recalibrate", "1"]].concat());
+    let ran = ran.fails(2, "no composite");
+    assert!(!ran.stderr.contains("adapt again"), "{}", ran.stderr);
+    assert!(!found.exists());
 }
 
 /// Real accuracies, where the data are beside the checkout: the composite must rank better than what needs no image.

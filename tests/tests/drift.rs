@@ -245,6 +245,12 @@ fn a_drift_that_cannot_be_is_refused() {
         |start: &BnParameters, rate: f64| of_path(&mut network, &path, start, &batch, options(rate, USES[0]), |_| true);
     let diverged = of(&start, 1e9).unwrap_err();
     assert!(matches!(diverged, DriftError::NonFinite { step: 1.., .. }), "{diverged}");
+    // A loss is a number, however large.
+    let mut large = start.clone();
+    large.beta.fill(9.9e3);
+    large.gamma.fill(9.9e3);
+    let far = of(&large, 1e-12).unwrap();
+    assert!(far.moments[0].loss > 1e4, "{}", far.moments[0].loss);
     let mut wild = start.clone();
     wild.gamma.fill(f32::NAN);
     assert!(matches!(of(&wild, 0.1).unwrap_err(), DriftError::NonFinite { step: 0, .. }));

@@ -21,8 +21,9 @@ use nasbn_models::{
 use nasbn_runtime::{
     data::Batch,
     indicators::{
-        catalogue::Selection,
-        ntk::Outputs,
+        catalogue::{Measurement, Selection},
+        ntk::{self, Outputs, Parameters},
+        signs,
         synflow::log_synflow,
         uncertainty::logits,
         zen::{self, Noise},
@@ -32,7 +33,7 @@ use nasbn_runtime::{
     parameters::{BnParameters, Statistics},
     score::{Images, ScoreOptions, Scorer},
 };
-use ndarray::{Array4, ArrayD, Axis, IxDyn};
+use ndarray::{Array2, Array4, ArrayD, Axis, IxDyn};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -204,6 +205,98 @@ fn fused_and_portable_graphs_give_the_same_evaluation_and_zen_score() {
             assert!(between > 100.0 * error);
             assert!((portable_zen - fused_zen).abs() < ZEN, "{portable_zen} against {fused_zen}");
         }
+    }
+}
+
+/// Columns of signs and of the kernel are what is measured without a table, each under its own name.
+#[test]
+fn columns_of_signs_and_of_the_kernel_are_their_measurements() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = bundle(dir.path(), SPACES[1]);
+    let mut network = network(&bundle, Lowering::Fused);
+    let (supernet, layout) = (network.supernet().clone(), network.layout().clone());
+    let parameters = BnParameters::initial(&layout);
+    let path = supernet.parse_path("22212220").unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let images = Images { training: vec![batch(12, &mut rng)], ..Images::default() };
+    let Batch { images: pixels, labels } = &images.training[0];
+    for ntk_outputs in [Outputs::Sum, Outputs::EachClass] {
+        let options = ScoreOptions {
+            selection: Selection::of(|i| matches!(i.measurement, Measurement::Signs | Measurement::Kernel)),
+            recalibrate: 1,
+            mc_batches: 2,
+            ntk_outputs,
+            adapt: None,
+            noise_images: 4,
+            seed: 0,
+        };
+        let names: Vec<&str> = options.selection.indicators().iter().map(|i| i.name).collect();
+        let values = Scorer::new(&mut network, &parameters, &images, options).values(&path).unwrap();
+        let mut statistics = Statistics::standard(&layout);
+        let pass = network.forward_for_indicators(&path, &parameters, pixels.view(), &mut statistics).unwrap();
+        let agreement = network.sign_agreement(&parameters, &statistics, &pass).unwrap();
+        let theta = ntk::kernel(&mut network, &parameters, &statistics, &pass, ntk_outputs).unwrap();
+        let mut shared = Array2::zeros(theta.dim());
+        for seed in ntk_outputs.seeds(labels.len(), 10) {
+            let jacobian = network.jacobian(&parameters, &statistics, &pass, seed.view()).unwrap();
+            ntk::add_gram(&mut shared, &jacobian, Parameters::Shared(&supernet, &layout));
+        }
+        let summary = ntk::summary(theta.view(), labels).unwrap();
+        assert!(!summary.ill_conditioned);
+        let expected = [
+            ("sign_log_det", signs::unscaled_log_determinant(&agreement).unwrap().unwrap()),
+            ("sign_log_det_scaled", signs::log_determinant(&agreement).unwrap().unwrap()),
+            ("ntk_condition", summary.condition_number),
+            ("ntk_least", summary.least_eigenvalue),
+            ("ntk_trace", summary.trace),
+            ("ntk_effective_rank", summary.effective_rank.unwrap()),
+            ("ntk_alignment", summary.label_alignment.unwrap()),
+            ("ntk_shared_log_det", ntk::log_determinant(shared.view()).unwrap()),
+        ];
+        assert_eq!(names.into_iter().zip(values).collect::<Vec<_>>(), expected, "{ntk_outputs:?}");
+        for (i, (name, value)) in expected.iter().enumerate() {
+            assert!(value.is_finite() && expected[..i].iter().all(|(_, other)| other != value), "{name}: {value}");
+        }
+    }
+}
+
+/// An operator that the image does not get to is run on zeros: its variance is no part of the score.
+#[test]
+fn the_zen_score_is_of_what_the_image_gets_to() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = bundle(dir.path(), SPACES[0]);
+    let supernet = bundle.manifest().supernet.clone();
+    for lowering in [Lowering::Fused, Lowering::Portable] {
+        let mut network = network(&bundle, lowering);
+        let noise = Noise::new(&network, 8, 1);
+        let mut score = |path: &str| zen::score(&mut network, &supernet.parse_path(path).unwrap(), &noise).unwrap();
+        // 0->1 none, 0->2 none, 1->2 conv3, 0->3 conv3: nothing gets to node 1.
+        let (behind, without) = (score("0022000"), score("0002000"));
+        assert!(behind.is_finite(), "{behind}");
+        assert_eq!(behind, without, "{lowering:?}");
+        assert_eq!(score("0022020"), without, "zeros through one more");
+        assert_ne!(score("1022000"), without, "what the image gets to counts");
+    }
+}
+
+/// A cell whose last node is a sum just before the head: without an edge there is nothing at all.
+#[test]
+fn a_network_that_does_not_see_the_noise_has_the_lowest_zen_score() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = SPACES[0].1;
+    let text = tiny.replace("\n[[layer]]\ncell = \"joined\"\nout = 12\n", "");
+    assert_ne!(text, tiny);
+    let bundle = bundle(dir.path(), ("sums", &text, 8, 1.0));
+    let supernet = bundle.manifest().supernet.clone();
+    let mut network = network(&bundle, Lowering::Fused);
+    let noise = Noise::new(&network, 4, 1);
+    for (path, finite) in [("000000", false), ("100000", false), ("000200", true)] {
+        let path = supernet.parse_path(path).unwrap();
+        let score = zen::score(&mut network, &path, &noise).unwrap();
+        assert!(if finite { score.is_finite() } else { score == f64::NEG_INFINITY }, "{path:?}: {score}");
     }
 }
 

@@ -126,6 +126,18 @@ fn rows(jacobian: &Jacobian, seed: usize, samples: &[Sample]) -> [Vec<f64>; 2] {
     [batched, alone]
 }
 
+/// The kernel over the BatchNorms of operators that are no candidates, of samples one by one.
+fn shared_alone(layout: &Layout, seed: usize, samples: &[Sample]) -> Array2<f64> {
+    const FIXED: [&str; 4] = ["stem", "reduce", "squeezed", "head"];
+    let fixed = |slot: &usize| layout.name(*slot).split('.').any(|part| FIXED.contains(&part));
+    let row = |sample: &Sample| -> Vec<f64> {
+        let slots = (0..layout.slots().len()).filter(fixed).filter_map(|slot| sample.jacobians[seed].get(&slot));
+        slots.flat_map(|[gamma, beta]| gamma.iter().chain(beta).copied().collect::<Vec<_>>()).collect()
+    };
+    let rows: Vec<Vec<f64>> = samples.iter().map(row).collect();
+    Array2::from_shape_fn([samples.len(); 2], |(n, m)| rows[n].iter().zip(&rows[m]).map(|(a, b)| a * b).sum())
+}
+
 fn check_signs(network: &mut Network, parameters: &BnParameters, statistics: &Statistics, pass: &Pass, all: &[Sample]) {
     let agreement = network.sign_agreement(parameters, statistics, pass).unwrap();
     assert_eq!(agreement.activations, all[0].normalised.len() as u64);
@@ -183,6 +195,11 @@ fn one_batched_pass_is_the_samples_one_by_one() {
                     let [batched, alone] = rows(&jacobian, i, &samples);
                     let distance = relative(&batched, &alone);
                     assert!(distance < CLOSE, "{what} seed {i}: {distance:.1e}");
+                    let mut shared = Array2::zeros([SAMPLES, SAMPLES]);
+                    add_gram(&mut shared, &jacobian, Parameters::Shared(&supernet, &layout));
+                    let [shared, alone] = [shared, shared_alone(&layout, i, &samples)];
+                    let distance = relative(shared.as_slice().unwrap(), alone.as_slice().unwrap());
+                    assert!(distance < CLOSE, "{what} seed {i}, shared parameters: {distance:.1e}");
                 }
                 check_signs(&mut network, &parameters, &statistics, &pass, &samples);
             }

@@ -81,6 +81,14 @@ fn a_value_depends_neither_on_other_indicators_nor_on_other_paths() {
             "validation_loss",
             "validation_accuracy",
             "grad_norm",
+            "sign_log_det",
+            "sign_log_det_scaled",
+            "ntk_condition",
+            "ntk_least",
+            "ntk_trace",
+            "ntk_effective_rank",
+            "ntk_alignment",
+            "ntk_shared_log_det",
             "zen",
             "log_synflow",
         ];
@@ -96,7 +104,16 @@ fn a_value_depends_neither_on_other_indicators_nor_on_other_paths() {
         assert_eq!(all.contains_key(&("22212220".into(), "adapt_loss".into())), case == 1);
         let turned: Vec<&str> = PATHS.lines().rev().collect();
         let reversed = write(&dir.path().join("reversed"), &turned.join("\n"));
-        for list in ["mc_nll", "grad_norm", "zen,validation_loss", "validation,mc_entropy", "bn_all"] {
+        let lists = [
+            "mc_nll",
+            "grad_norm",
+            "zen,validation_loss",
+            "validation,mc_entropy",
+            "bn_all",
+            "sign_log_det,ntk_condition",
+            "ntk_shared_log_det,grad_norm",
+        ];
+        for list in lists {
             let some = dir.path().join("some");
             score(&some, &[&["--paths", &reversed, "--indicators", list], more].concat()).ok();
             for (key, cell) in table(&some) {
@@ -207,6 +224,28 @@ fn a_stopped_run_says_how_to_go_on_and_guards_what_it_left() {
     score(&out, &[&more[..], &["--resume"]].concat()).fails(2, "nothing to go on from");
 }
 
+/// A rate in single precision has more digits than it was given with.
+#[test]
+fn a_run_with_any_rate_goes_on_with_its_own_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("s.csv");
+    let partial = dir.path().join("s.csv.partial");
+    let with = |rate: &str, more: &[&str]| {
+        let all = ["--random", "1", "--indicators", "adapt_loss", "--adapt-steps", "1", "--adapt-rate", rate];
+        score(&out, &[&all[..], more].concat())
+    };
+    for rate in ["0.03", "0.1", "0.7"] {
+        // Where the table belongs stands a directory: the run comes to its end and leaves its rows.
+        fs::create_dir(&out).unwrap();
+        with(rate, &[]).fails(2, "s.csv");
+        assert!(partial.exists());
+        fs::remove_dir(&out).unwrap();
+        with("0.031", &["--resume"]).fails(2, "adapt was");
+        with(rate, &["--resume"]).ok();
+        fs::remove_file(&out).unwrap();
+    }
+}
+
 #[test]
 fn bad_input_is_refused_with_what_would_be_right() {
     let dir = tempfile::tempdir().unwrap();
@@ -215,7 +254,7 @@ fn bad_input_is_refused_with_what_would_be_right() {
     let with = |more: &[&str]| score(&out, &[&one[..], more].concat());
     with(&["--indicators", "mc_entrpy"]).fails(2, "the nearest is `mc_entropy`");
     with(&["--indicators", "adapt_loss"]).fails(2, "steps that are not taken");
-    with(&["--adapt-steps", "1", "--adapt-rate", "nan"]).fails_usage();
+    with(&["--adapt-steps", "1", "--adapt-rate", "nan"]).fails(2, "--adapt-rate must be a number above 0");
     with(&["--batch", "1"]).fails_usage();
     with(&["--batch", "2000"]).fails(2, "2000");
     with(&["--indicators", "grad_norm", "--batch", "1438"]).fails(2, "1438");

@@ -4,7 +4,7 @@ use nasbn_models::Path;
 use ndarray::{Array2, ArrayView2, ArrayView4};
 use serde::Serialize;
 
-use super::linear::{Linearised, cross_entropy, norm, relative_distance};
+use super::linear::{Linearised, cosine, cross_entropy, norm, relative_distance};
 use crate::{
     adapt::LARGEST_PARAMETER,
     data::Batch,
@@ -22,7 +22,8 @@ pub enum DriftError {
     /// A graph failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A number became infinite or none.
+    /// A number became infinite or none, or a parameter larger than [`LARGEST_PARAMETER`], from where no training comes
+    /// back.
     #[error("{what} became {value:e} at step {step} (learning rate {rate:.3e})")]
     NonFinite {
         /// Which number.
@@ -53,6 +54,11 @@ pub struct Moment {
     pub linearised_loss: Option<f64>,
     /// `||Theta_t - Theta_0|| / ||Theta_0||` in the Frobenius norm.
     pub kernel_distance: f64,
+    /// `||Theta_t|| / ||Theta_0||`.
+    pub kernel_norm: f64,
+    /// `<Theta_t, Theta_0> / (||Theta_t|| ||Theta_0||)`, the cosine between them as vectors of entries. With the two
+    /// others: `distance^2 = norm^2 + 1 - 2 norm cosine`.
+    pub kernel_cosine: f64,
     /// `||f_lin - f|| / ||f - f_0||`: how far the linearised logits are from the true ones, of the way that these
     /// have gone; none at the start and where the linearised training is not followed.
     pub logit_distance: Option<f64>,
@@ -272,7 +278,7 @@ pub fn of_path(
     drop(pass);
     let rate = options.rate.unwrap_or_else(|| usual_rate(&theta, batch.len()));
     let size = norm(theta.view());
-    let check = |what, value: f64, step| match value.is_finite() && value <= f64::from(LARGEST_PARAMETER) {
+    let check = |what, value: f64, most: f64, step| match value.is_finite() && value <= most {
         true => Ok(value),
         false => Err(DriftError::NonFinite { what, value, step, rate }),
     };
@@ -291,6 +297,8 @@ pub fn of_path(
         loss,
         linearised_loss: Some(loss),
         kernel_distance: 0.0,
+        kernel_norm: 1.0,
+        kernel_cosine: 1.0,
         logit_distance: None,
     });
     let due = moments(options.steps, options.points);
@@ -299,7 +307,7 @@ pub fn of_path(
         let pass = using.forward(network, path, &current, images, &mut statistics)?;
         let f = logits(&pass)?;
         let (loss, gradient) = cross_entropy(f.view(), &batch.labels);
-        check("the loss", loss, step)?;
+        check("the loss", loss, f64::MAX, step)?;
         if due.contains(&step) {
             let now = whole_kernel(network, &current, &statistics, &pass, using)?;
             let way = norm((&f - &first).view());
@@ -309,6 +317,8 @@ pub fn of_path(
                 loss,
                 linearised_loss: Some(cross_entropy(linear.logits.view(), &batch.labels).0),
                 kernel_distance: relative_distance(now.view(), theta.view()),
+                kernel_norm: norm(now.view()) / size,
+                kernel_cosine: cosine(now.view(), theta.view()),
                 logit_distance: (way > 0.0).then(|| apart / way),
             });
         }
@@ -317,7 +327,8 @@ pub fn of_path(
         }
         let seed = gradient.mapv(|v| v as f32);
         using.gradient(network, &current, &statistics, &pass, seed.view(), &mut descent)?;
-        check("a BatchNorm parameter", parameters.descend(&layout, &slots, &descent, rate), step + 1)?;
+        let greatest = parameters.descend(&layout, &slots, &descent, rate);
+        check("a BatchNorm parameter", greatest, f64::from(LARGEST_PARAMETER), step + 1)?;
         current = parameters.narrow();
         linear.step(&batch.labels, rate);
         if !after(step + 1) {

@@ -64,6 +64,11 @@ pub fn relative_distance(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> f64 
     if distance == 0.0 { 0.0 } else { distance / norm(b) }
 }
 
+/// `<a, b> / (||a|| ||b||)` in the Frobenius norm; not a number where either is zero.
+pub fn cosine(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> f64 {
+    a.iter().zip(&b).map(|(a, b)| a * b).sum::<f64>() / (norm(a) * norm(b))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -126,6 +131,15 @@ mod tests {
         assert!(relative_distance(linear.logits.view(), model(&parameters).view()) < ROUNDING);
         assert!(cross_entropy(linear.logits.view(), &labels).0 < 0.5 * cross_entropy(logits().view(), &labels).0);
         assert!(Linearised::new(Array2::zeros([5, 5]), logits()).is_none());
+    }
+
+    #[test]
+    fn a_cosine_is_of_the_angle_between_entries() {
+        let (a, b) = (array![[3.0, 0.0], [0.0, 4.0]], array![[0.0, 2.0], [2.0, 0.0]]);
+        assert_eq!(cosine(a.view(), b.view()), 0.0);
+        assert!((cosine(a.view(), (&a * -7.0).view()) + 1.0).abs() < ROUNDING);
+        assert!((cosine(a.view(), array![[1.0, 0.0], [0.0, 0.0]].view()) - 0.6).abs() < ROUNDING);
+        assert!(cosine(a.view(), Array2::zeros([2, 2]).view()).is_nan());
     }
 
     #[test]

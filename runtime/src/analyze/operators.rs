@@ -67,7 +67,7 @@ pub struct Ranked {
     pub top: Vec<f64>,
     /// Of those that the search found.
     pub found: Vec<f64>,
-    /// The best path that the search found, as text.
+    /// The first of these, as text.
     pub best: String,
 }
 
@@ -134,7 +134,7 @@ pub fn rank(
         all: shares(supernet, paths),
         top: shares(supernet, top.iter().map(|c| &c.path)),
         found: shares(supernet, found.iter().map(|c| &c.path)),
-        best: supernet.format_path(&outcome.best.path),
+        best: supernet.format_path(&found.first().unwrap_or(&outcome.best).path),
     })
 }
 
@@ -254,6 +254,19 @@ mod tests {
         assert_eq!((tight.found, tight.top), (vec![1.0, 0.0, 0.0], free.top));
         let none = rank(&supernet, &table, BnIndicator::BnAll, &all, &Choosing { max_macs: Some(1), ..CHOOSING });
         assert!(matches!(none, Err(SearchError::Infeasible { .. })));
+    }
+
+    /// Random search, which runs beside an evolution, may meet a better one; it is not among those found.
+    #[test]
+    fn the_best_is_one_of_those_found() {
+        let supernet = chain(8);
+        let table = table(&supernet, |place| [0.3, 0.7, 1.3][place]);
+        for seed in 0..20 {
+            let choosing = Choosing { evaluations: 12, seed, ..CHOOSING };
+            let ranked = rank(&supernet, &table, BnIndicator::BnAll, &[], &choosing).unwrap();
+            let best = supernet.parse_path(&ranked.best).unwrap();
+            assert_eq!(shares(&supernet, [&best]), ranked.found, "seed {seed}");
+        }
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
             let initial = setup::parameters(&session, None)?;
             Trainer::new(&session.network, options, initial)
         }
-        true => training::resume(&session, &out, &options)?,
+        true => training::resume(&session, &out, &options, "start anew in another --out")?,
     };
     let (mut metrics, losses) = Metrics::open(&out.join(METRICS_FILE), trainer.steps(), per_epoch)?;
     let interrupted = setup::interrupted();

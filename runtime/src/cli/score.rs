@@ -208,7 +208,8 @@ fn options(args: &ScoreArgs) -> Result<ScoreOptions, Failure> {
     }
     let adapt = (args.adapt_steps > 0).then_some(CandidateOptions { steps: args.adapt_steps, rate: args.adapt_rate });
     if !(args.adapt_rate.is_finite() && args.adapt_rate > 0.0) {
-        return Err(Failure::usage(format!("--adapt-rate must be a number above 0, not {}", args.adapt_rate)));
+        return Err(Failure::usage(format!("--adapt-rate must be a number above 0, not {}", args.adapt_rate))
+            .hint("1 is usual; leave it out"));
     }
     if adapt.is_none() {
         if args.indicators.split(',').any(|name| name.trim() == "adapt_loss") {

@@ -21,6 +21,7 @@ use super::{
     fingerprint, setup, units,
 };
 use crate::{
+    composite::Composite,
     data::{Batch, BatchList, Dataset},
     engine::EngineError,
     indicators::{
@@ -226,6 +227,40 @@ fn described(
         "reference": args.reference.options(),
     });
     fingerprint::of(session, parameters, Some(data), &args.validation, more)
+}
+
+/// The composite that the search goes by: as an earlier run has noted it, or measured now, and noted.
+fn reference(
+    args: &SearchArgs,
+    session: &mut setup::Session,
+    data: &Dataset,
+    record: &mut Record,
+    interrupted: &AtomicBool,
+) -> Result<Composite, Failure> {
+    if let Some(composite) = record.note(COMPOSITE).and_then(decode) {
+        return Ok(composite);
+    }
+    let measured = setup::needed_composite(session, data, args.reference, interrupted, args.output.quiet);
+    let stopped = |failure: Failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure };
+    let composite = measured.map_err(stopped)?;
+    record.set_note(COMPOSITE, &encode(&composite))?;
+    Ok(composite)
+}
+
+/// Name of the note.
+const COMPOSITE: &str = "composite";
+
+/// A composite as text, to the bit.
+fn encode(composite: &Composite) -> String {
+    fingerprint::hex(&postcard::to_allocvec(composite).unwrap_or_default())
+}
+
+/// A composite from its text; none if it is not one.
+fn decode(text: &str) -> Option<Composite> {
+    let digits = text.as_bytes().chunks_exact(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Vec<u8> = digits.map(byte).collect::<Option<_>>()?;
+    postcard::from_bytes(&bytes).ok()
 }
 
 /// The scores of this search: none yet, or those that an earlier run has left.

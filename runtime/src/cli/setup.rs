@@ -185,6 +185,37 @@ pub fn composite(
     interrupted: &AtomicBool,
     quiet: bool,
 ) -> Result<Option<Composite>, Failure> {
+    match measured(session, data, args, interrupted, quiet)? {
+        Ok(composite) => Ok(Some(composite)),
+        Err(error) => {
+            if !quiet {
+                output::words(format_args!("warning: no composite: {error} (hint: {})", error.hint()));
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// [`composite`] where nothing can be done without one.
+pub fn needed_composite(
+    session: &mut Session,
+    data: &Dataset,
+    args: ReferenceArgs,
+    interrupted: &AtomicBool,
+    quiet: bool,
+) -> Result<Composite, Failure> {
+    let measured = measured(session, data, args, interrupted, quiet)?;
+    measured.map_err(|error| Failure::usage(format!("there is no composite: {error}")).hint(error.hint()))
+}
+
+/// The composite, or why there is none.
+fn measured(
+    session: &mut Session,
+    data: &Dataset,
+    args: ReferenceArgs,
+    interrupted: &AtomicBool,
+    quiet: bool,
+) -> Result<Result<Composite, CompositeError>, Failure> {
     let initial = BnParameters::of_bundle(&session.bundle, session.network.layout())?;
     let bar = output::bar(0, quiet);
     bar.set_message("reference paths of the composite");
@@ -206,16 +237,13 @@ pub fn composite(
                     ));
                 }
             }
-            Ok(Some(composite))
+            Ok(Ok(composite))
         }
         Err(CompositeError::Engine(error)) => Err(error.into()),
         Err(error @ CompositeError::Stopped { .. }) => {
             Err(Failure::usage(&error).with_exit(Exit::Stopped).hint(error.hint()))
         }
-        Err(error) => {
-            output::words(format_args!("warning: no composite: {error} (hint: {})", error.hint()));
-            Ok(None)
-        }
+        Err(error) => Ok(Err(error)),
     }
 }
 

@@ -237,8 +237,13 @@ pub fn lock(directory: &FsPath) -> Result<File, Failure> {
     }
 }
 
-/// The run in `directory`, if it was made with the same options.
-pub fn resume(session: &setup::Session, directory: &FsPath, options: &AdaptOptions) -> Result<Trainer, Failure> {
+/// The run in `directory`, if it was made with the same options; `anew` says how to begin another one.
+pub fn resume(
+    session: &setup::Session,
+    directory: &FsPath,
+    options: &AdaptOptions,
+    anew: &str,
+) -> Result<Trainer, Failure> {
     let checkpoint = Checkpoint::read(directory, session.bundle.digest(), session.network.layout())?;
     if checkpoint.options != *options {
         let show = |o: &AdaptOptions| serde_json::to_value(o).unwrap_or_default();
@@ -255,7 +260,7 @@ pub fn resume(session: &setup::Session, directory: &FsPath, options: &AdaptOptio
             directory.display(),
             differing.join("; ")
         ))
-        .hint("repeat the options of the first run, or start anew in another --out"));
+        .hint(format!("repeat the options of the first run, or {anew}")));
     }
     let before = checkpoint.environment.clone();
     let trainer = Trainer::resume(&session.network, checkpoint);

@@ -177,7 +177,7 @@ fn trainability(
     let seed = Array2::ones([samples, network.supernet().classes() as usize]);
     let jacobian = network.jacobian(initial, statistics, pass, seed.view())?;
     let mut theta = Array2::zeros([samples, samples]);
-    ntk::add_gram(&mut theta, &jacobian, Parameters::Shared(network));
+    ntk::add_gram(&mut theta, &jacobian, Parameters::Shared(network.supernet(), network.layout()));
     Ok(ntk::log_determinant(theta.view()).unwrap_or(f64::NAN))
 }
 
@@ -233,6 +233,10 @@ impl CompositeError {
         match self {
             Self::Engine(_) => "check the bundle with `nasbn-export check DIR` and the library with `nasbn doctor`",
             Self::Data(error) => error.hint(),
+            // Most have a value.
+            Self::Undefined { undefined, measured, .. } if 2 * undefined <= *measured => {
+                "raise --reference-paths: 8 of each draw must have a value"
+            }
             Self::Undefined { part: "sign_log_det", .. } => {
                 "images or activations are too few, or images are alike: export a larger --image-size or --width"
             }
@@ -351,4 +355,30 @@ fn distinct(supernet: &Supernet, canonical: &CanonicalTable, count: usize, rng: 
         }
     }
     paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_paths_without_a_value_are_borne_with_and_the_hint_is_what_would_help() {
+        let supernet = crate::testing::chain(3);
+        let paths: Vec<Path> = supernet.paths().take(16).collect();
+        let fitted = |measured: usize, undefined: usize| {
+            let value = |i: usize| if i < undefined { f64::NAN } else { i as f64 };
+            let values: Vec<[f64; 3]> = (0..measured).map(|i| [value(i), 0.0, 0.0]).collect();
+            fit_part(&supernet, &paths[..measured], &values, 0).map(|_| ()).map_err(|error| error.hint())
+        };
+        assert_eq!((fitted(16, 0), fitted(16, 8)), (Ok(()), Ok(())));
+        for (measured, undefined, words) in [
+            (16, 9, "--image-size"),
+            (8, 1, "--reference-paths"),
+            (12, 5, "--reference-paths"),
+            (12, 7, "--image-size"),
+        ] {
+            let found = fitted(measured, undefined);
+            assert!(found.is_err_and(|hint| hint.contains(words)), "{undefined} of {measured}: {found:?}");
+        }
+    }
 }

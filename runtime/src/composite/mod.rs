@@ -95,7 +95,7 @@ impl Composite {
     }
 
     /// The weighted mean of the path's ranks: about 0 for the worst of the population, 1 for the best, beyond these for
-    /// paths beyond it. The path must be canonical, as the paths of the fit.
+    /// paths beyond it. The path must be canonical, as the paths of the fit. Not a number without parts, or if one is none.
     pub fn score(&self, path: &Path) -> f64 {
         self.weigh(self.ranks(path))
     }
@@ -110,7 +110,7 @@ impl Composite {
     fn weigh(&self, ranks: impl Iterator<Item = f64>) -> f64 {
         let sum: f64 = self.parts.iter().zip(ranks).map(|(part, rank)| part.weight * rank).sum();
         let weights: f64 = self.parts.iter().map(|part| part.weight).sum();
-        if weights > 0.0 { sum / weights } else { 0.0 }
+        if weights > 0.0 { sum / weights } else { f64::NAN }
     }
 }
 
@@ -201,6 +201,8 @@ mod tests {
         );
         let best = Path::new(&[2; 8]).unwrap();
         assert!(space().paths().all(|path| composite.score(&path) <= composite.score(&best)));
-        assert_eq!(Composite::default().score(&best), 0.0);
+        assert!(Composite::default().score(&best).is_nan(), "without parts there is no score");
+        let undefined = Composite::new(vec![("a", 1.0, table(|_, _| f64::NAN))], &random_paths(&space(), 30, 3));
+        assert!(undefined.score(&best).is_nan());
     }
 }

@@ -30,8 +30,11 @@ impl Ranks {
     /// Share of the population below `value`, a tie counting half; between two values of the population, on the
     /// line between their ranks; beyond its ends, on by as much of the population's range. So a larger
     /// value never has a lower rank, and never an equal one unless the whole population is equal.
-    /// 1/2 for an empty population.
+    /// 1/2 for an empty population; not a number for what is none.
     pub fn of(&self, value: f64) -> f64 {
+        if value.is_nan() {
+            return value;
+        }
         let (Some(&least), Some(&most)) = (self.values.first(), self.values.last()) else { return 0.5 };
         let (lowest, highest) = (self.shares[0], self.shares[self.shares.len() - 1]);
         let range = if most > least { most - least } else { f64::INFINITY };
@@ -71,5 +74,12 @@ mod tests {
         let equal = Ranks::new(vec![4.0; 3]);
         assert_eq!([3.0, 4.0, 5.0].map(|v| equal.of(v)), [0.5; 3]);
         assert_eq!(Ranks::new(vec![f64::NAN]).of(1.0), 0.5);
+    }
+
+    #[test]
+    fn what_is_no_number_has_no_rank() {
+        for population in [vec![], vec![4.0; 3], vec![1.0, 2.0, 3.0]] {
+            assert!(Ranks::new(population).of(f64::NAN).is_nan());
+        }
     }
 }

@@ -169,7 +169,7 @@ pub struct Population {
     pub rows: Rows,
     /// Networks whose paths have different truths, if there are any.
     pub differing: Option<Differing>,
-    /// Columns that were not evaluated because they hold text: name, line and what it holds.
+    /// Columns that were not evaluated, or grouped by, because they hold text: name, line and what it holds.
     pub text_columns: Vec<(String, u64, String)>,
     /// Whether the scores say which paths are equal networks.
     pub canonical: bool,
@@ -196,7 +196,7 @@ pub fn join(
     let in_scores = |problem| JoinError { side: Side::Scores, problem };
     let in_truth = |problem| JoinError { side: Side::Truth, problem };
     let networks = Networks::read(scores).map_err(in_scores)?;
-    let (columns, text_columns) = columns(scores, &networks, wanted).map_err(in_scores)?;
+    let (columns, mut text_columns) = columns(scores, &networks, wanted).map_err(in_scores)?;
     let mut rows = Rows {
         scores: scores.rows().len(),
         scores_networks: networks.first.len(),
@@ -215,16 +215,30 @@ pub fn join(
         return Err(in_truth(problem));
     }
     let keep = |values: &[Option<f64>]| joined.iter().map(|&i| values[i]).collect::<Vec<_>>();
-    let whole = |name: &str| {
-        let index = scores.column(name).ok()?;
-        keep(&values(scores, &networks, index).ok()?).into_iter().collect::<Option<Vec<f64>>>()
+    // What is grouped by, though it may not be evaluated.
+    let mut whole = |name: &str| -> Result<Option<Vec<f64>>, Problem> {
+        let index = match scores.column(name) {
+            Err(TableError::NoColumn { .. }) => return Ok(None),
+            found => found?,
+        };
+        match values(scores, &networks, index) {
+            Ok(values) => Ok(keep(&values).into_iter().collect()),
+            Err(Problem::NotANumber { line, column, text }) => {
+                if text_columns.iter().all(|(known, ..)| *known != column) {
+                    text_columns.push((column, line, text));
+                }
+                Ok(None)
+            }
+            Err(problem) => Err(problem),
+        }
     };
+    let (macs, depth) = (whole("macs").map_err(in_scores)?, whole("depth").map_err(in_scores)?);
     Ok(Population {
         names: joined.iter().map(|&i| networks.names[i].clone()).collect(),
         truth: joined.iter().map(|&i| mean(&truths.of[i])).collect(),
         columns: columns.into_iter().map(|c| Column { values: keep(&c.values), ..c }).collect(),
-        macs: whole("macs"),
-        depth: whole("depth"),
+        macs,
+        depth,
         rows,
         differing: differing(joined.iter().map(|&i| &truths.of[i][..])),
         text_columns,

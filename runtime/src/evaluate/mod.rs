@@ -179,7 +179,9 @@ pub fn evaluate(population: &Population, column: &Column, truth_column: &str, op
     let all = || sample.ranks.iter().copied();
     let lower = options.lower(column.name.as_str());
     let turned = |values: &[f64], lower: bool| values.iter().map(|v| if lower { -v } else { *v }).collect::<Vec<_>>();
-    let (score, truth) = (turned(&sample.score, lower), turned(&sample.truth, options.lower(truth_column)));
+    let lower_truth = options.lower(truth_column);
+    let (score, truth) = (turned(&sample.score, lower), turned(&sample.truth, lower_truth));
+    let best = regret::greatest(&turned(&population.truth, lower_truth));
     Report {
         column: column.name.clone(),
         lower_is_better: lower,
@@ -195,7 +197,7 @@ pub fn evaluate(population: &Population, column: &Column, truth_column: &str, op
         top_k_regret: options
             .top
             .iter()
-            .map(|&k| Regret { k, regret: regret::top_k_regret(&score, &truth, k) })
+            .map(|&k| Regret { k, regret: regret::top_k_regret(&score, &truth, best, k) })
             .collect(),
     }
 }

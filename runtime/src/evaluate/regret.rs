@@ -1,12 +1,13 @@
 //! What choosing by a score costs.
 
-/// How much truth is lost by training only the `k` networks ranked highest and keeping the best: the
-/// greatest truth of all minus the greatest among those `k`, in units of the truth, at least 0.
+/// How much truth is lost by training only the `k` networks ranked highest and keeping the best: `best`, the greatest
+/// truth of all networks, those without a score among them, minus the greatest among those `k`, in units of the truth,
+/// at least 0.
 ///
 /// Where networks with equal scores stand on both sides of the border, the value is the expectation over
 /// all choices among them, so that it does not depend on the order of a file. Greater scores and truths
 /// are better; None if `k` is 0 or not below the number of networks.
-pub fn top_k_regret(score: &[f64], truth: &[f64], k: usize) -> Option<f64> {
+pub fn top_k_regret(score: &[f64], truth: &[f64], best: f64, k: usize) -> Option<f64> {
     let n = score.len().min(truth.len());
     if k == 0 || k >= n {
         return None;
@@ -14,8 +15,8 @@ pub fn top_k_regret(score: &[f64], truth: &[f64], k: usize) -> Option<f64> {
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_unstable_by(|&a, &b| score[b].total_cmp(&score[a]));
     let border = score[order[k - 1]];
-    let best = |of: &mut dyn Iterator<Item = usize>| of.map(|i| truth[i]).fold(f64::NEG_INFINITY, f64::max);
-    let surely = best(&mut order.iter().copied().filter(|&i| score[i] > border));
+    let above = order.iter().filter(|&&i| score[i] > border);
+    let surely = greatest(&above.map(|&i| truth[i]).collect::<Vec<_>>());
     let above = order.iter().filter(|&&i| score[i] > border).count();
     let mut tied: Vec<f64> = order.iter().filter(|&&i| score[i] == border).map(|&i| truth[i]).collect();
     tied.sort_unstable_by(|a, b| b.total_cmp(a));
@@ -32,7 +33,12 @@ pub fn top_k_regret(score: &[f64], truth: &[f64], k: usize) -> Option<f64> {
             break;
         }
     }
-    Some((best(&mut (0..n)) - expected).max(0.0))
+    Some((best - expected).max(0.0))
+}
+
+/// The greatest of some numbers; minus infinity of none.
+pub fn greatest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
 #[cfg(test)]
@@ -71,7 +77,8 @@ mod tests {
             let mut draw = |values| (0..n).map(|_| f64::from(sample::below(&mut rng, values))).collect::<Vec<_>>();
             let (score, truth) = (draw(1 + case % 6), draw(20));
             for k in 1..n {
-                let (fast, slow) = (top_k_regret(&score, &truth, k).unwrap(), slow(&score, &truth, k));
+                let (fast, slow) =
+                    (top_k_regret(&score, &truth, greatest(&truth), k).unwrap(), slow(&score, &truth, k));
                 assert!((fast - slow).abs() < ROUNDING, "{score:?} {truth:?} {k}: {fast} {slow}");
             }
         }
@@ -80,9 +87,11 @@ mod tests {
     #[test]
     fn the_best_network_ranked_first_costs_nothing() {
         let truth = [70.0, 93.0, 91.0, 60.0];
-        assert_eq!(top_k_regret(&truth, &truth, 1), Some(0.0));
-        assert_eq!(top_k_regret(&[4.0, 1.0, 3.0, 2.0], &truth, 1), Some(23.0));
-        assert_eq!(top_k_regret(&[4.0, 1.0, 3.0, 2.0], &truth, 2), Some(2.0));
-        assert_eq!([0, 4, 9].map(|k| top_k_regret(&truth, &truth, k)), [None; 3]);
+        let regret = |score: &[f64], k| top_k_regret(score, &truth, 93.0, k);
+        assert_eq!(regret(&truth, 1), Some(0.0));
+        assert_eq!(regret(&[4.0, 1.0, 3.0, 2.0], 1), Some(23.0));
+        assert_eq!(regret(&[4.0, 1.0, 3.0, 2.0], 2), Some(2.0));
+        assert_eq!([0, 4, 9].map(|k| regret(&truth, k)), [None; 3]);
+        assert_eq!(top_k_regret(&truth, &truth, 95.0, 1), Some(2.0), "the best has no score");
     }
 }

@@ -105,6 +105,26 @@ fn what_cannot_be_joined_says_why() {
 }
 
 #[test]
+fn what_networks_are_grouped_by_is_checked_though_it_is_not_evaluated() {
+    let truth = "arch,acc\n01,80\n00,50\n22,90\n";
+    let conflicting = SCORES.replace("10,10,5,100,1", "10,10,6,100,1");
+    let words = "lines 2 and 3 are of one network, `10`, but `macs` is 5 and 6";
+    assert_eq!(problem(&conflicting, truth, &["composite"]), (Side::Scores, words.into()));
+    let twice = SCORES.replace("loss_like", "depth");
+    let words = "`depth` is there more than once";
+    assert!(problem(&twice, truth, &["composite"]).1.contains(words));
+    // What is no number is said as if it were evaluated.
+    let text = SCORES.replace("01,10,5,100,1", "01,10,5 M,100,1");
+    let population = joined(&text, truth, &["composite"]).unwrap();
+    assert_eq!((population.macs, population.depth.is_some()), (None, true));
+    assert_eq!(population.text_columns, [("macs".into(), 2, "5 M".into())]);
+    assert_eq!(joined(&text, truth, &[]).unwrap().text_columns.len(), 2, "and only once");
+    let without = SCORES.replace("macs", "other");
+    let population = joined(&without, truth, &["composite"]).unwrap();
+    assert_eq!((population.macs, population.text_columns.len()), (None, 0));
+}
+
+#[test]
 fn the_column_path_comes_before_arch_wherever_it_stands() {
     let plain = joined(SCORES, "path,acc\n01,80\n00,50\n22,90\n", &[]).unwrap();
     for truth in ["arch,acc,path\na,80,01\nb,50,00\nc,90,22\n", "path,acc,arch\n01,80,a\n00,50,b\n22,90,c\n"] {
@@ -187,6 +207,8 @@ fn what_is_undefined_says_why() {
     assert!((constant.top_k_regret[0].regret.unwrap() - 29.5).abs() < 1e-9);
     let rare = report(&population, 3);
     assert_eq!((rare.networks, rare.left_out, rare.kendall_tau.undefined), (2, 58, Some(Undefined::TooFew)));
+    // The best of all, 59, has no score; the better of the two that have one is 1.
+    assert_eq!(rare.top_k_regret[0].regret, Some(58.0));
     assert_eq!(rare.top_k_regret.iter().filter(|r| r.regret.is_some()).count(), 1);
     population.macs = None;
     population.depth = Some((0..60).map(|i| f64::from(i / 6)).collect());

@@ -4,14 +4,14 @@
 //! al. 2018, arXiv 1806.07572), here the sum over BatchNorms l of `Jg_l Jg_l^T + Jb_l Jb_l^T`. J comes in float32 from
 //! one batched pass; everything after it is float64.
 
-use nasbn_models::supernet::Selection;
+use nasbn_models::{Selection, Supernet};
 use ndarray::{Array2, ArrayView2};
 
 use super::eigen::symmetric_eigenvalues;
 use crate::{
     engine::EngineError,
     network::{Jacobian, Network, Pass},
-    parameters::{BnParameters, Statistics},
+    parameters::{BnParameters, Layout, Statistics},
 };
 
 /// Which outputs of the network the kernel is of.
@@ -66,18 +66,18 @@ pub fn kernel(
 pub enum Parameters<'a> {
     /// All of the path's.
     All,
-    /// Those on fixed edges (stem, head) of the network's supernet: the same parameters for every path, so that kernels
-    /// of different paths can be compared, and do not grow with the number of their parameters.
-    Shared(&'a Network),
+    /// Those on fixed edges (stem, head) of this supernet, laid out so: the same parameters for every path, so that
+    /// kernels of different paths can be compared, and do not grow with the number of their parameters.
+    Shared(&'a Supernet, &'a Layout),
 }
 
 impl Parameters<'_> {
     fn hold(self, slot: usize) -> bool {
         match self {
             Self::All => true,
-            Self::Shared(network) => {
-                let edge = network.layout().slots().get(slot).map(|slot| usize::from(slot.edge));
-                let edge = edge.and_then(|edge| network.supernet().edges.get(edge));
+            Self::Shared(supernet, layout) => {
+                let edge = layout.slots().get(slot).map(|slot| usize::from(slot.edge));
+                let edge = edge.and_then(|edge| supernet.edges.get(edge));
                 edge.is_some_and(|edge| matches!(edge.selection, Selection::Fixed(_)))
             }
         }

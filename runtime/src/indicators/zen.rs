@@ -5,7 +5,7 @@
 //! 2015 instead of N(0, 1), which the BatchNorms' variances make up for), the feature map is the head's
 //! input, and one batch stands for the paper's mean over repetitions.
 
-use nasbn_models::{Path, sample};
+use nasbn_models::{Path, Supernet, sample};
 use ndarray::Array4;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
@@ -49,12 +49,16 @@ fn normal(rng: &mut ChaCha8Rng) -> f32 {
 }
 
 /// `log(mean over images of |f(x) - f(x')|_1) + sum over BatchNorms of log sqrt(mean over channels of var)`,
-/// with gamma 1, beta 0 and the statistics of each batch of its own; the variances are those of x. Minus
-/// infinity for a network that does not see the noise.
+/// with gamma 1, beta 0 and the statistics of each batch of its own; the variances are those of x, and the BatchNorms
+/// those before the head that x gets to: behind an empty node they see zeros. Minus infinity for a network that does
+/// not see the noise.
 ///
 /// # Errors
 /// If a graph fails.
 pub fn score(network: &mut Network, path: &Path, noise: &Noise) -> Result<f64, EngineError> {
+    if !network.supernet().is_connected(path) {
+        return Ok(f64::NEG_INFINITY);
+    }
     let initial = BnParameters::initial(network.layout());
     let mut statistics = Statistics::standard(network.layout());
     let mut features = |images: &Array4<f32>, statistics: &mut Statistics| -> Result<Vec<f32>, EngineError> {
@@ -63,11 +67,19 @@ pub fn score(network: &mut Network, path: &Path, noise: &Noise) -> Result<f64, E
     };
     let moved = features(&noise.moved, &mut statistics)?;
     let still = features(&noise.images, &mut statistics)?;
-    let (layout, head) = (network.layout(), network.supernet().edges.len().saturating_sub(1));
-    let before = |slot: &usize| usize::from(layout.slots()[*slot].edge) < head;
-    let slots: Vec<usize> = layout.path(network.supernet(), path).filter(before).collect();
+    let slots = scaled(network.supernet(), network.layout(), path);
     let scale = log_scale(network.layout(), &slots, &statistics);
     Ok(change(&still, &moved, noise.images.dim().0).ln() + scale)
+}
+
+/// The BatchNorms before the head that the image gets to.
+fn scaled(supernet: &Supernet, layout: &Layout, path: &Path) -> Vec<usize> {
+    let (reached, head) = (supernet.reached(path), supernet.edges.len().saturating_sub(1));
+    let counts = |slot: &usize| {
+        let edge = usize::from(layout.slots()[*slot].edge);
+        edge < head && reached[usize::from(supernet.edges[edge].from)]
+    };
+    layout.path(supernet, path).filter(counts).collect()
 }
 
 /// Mean over images of the sum of absolute differences.
@@ -87,6 +99,10 @@ fn log_scale(layout: &Layout, slots: &[usize], statistics: &Statistics) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::chain;
+
+    /// Sums of a few logarithms.
+    const ROUNDING: f64 = 1e-12;
 
     #[test]
     fn noise_is_standard_normal() {
@@ -101,8 +117,27 @@ mod tests {
     }
 
     #[test]
-    fn change_and_scale_are_their_definitions() {
+    fn the_change_is_a_mean_over_images_of_sums() {
         assert_eq!(change(&[1.0, 2.0, 3.0, 4.0], &[1.0, 0.0, 4.0, 5.0], 2), 2.0);
         assert_eq!(change(&[1.0], &[1.0], 1).ln(), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn the_scale_is_a_sum_of_logs_of_deviations_of_the_slots_named() {
+        let supernet = chain(1);
+        let layout = Layout::new(&supernet);
+        let mut statistics = Statistics::standard(&layout);
+        // The stem, a 1x1 and a 3x3 convolution have a BatchNorm of four channels each.
+        assert_eq!(layout.slots().len(), 3);
+        for (slot, var) in layout.slots().iter().zip([[1.0, 2.0, 5.0, 8.0], [100.0; 4], [0.25, 0.25, 0.5, 0.0]]) {
+            statistics.var[slot.range.clone()].copy_from_slice(&var);
+        }
+        // Deviations 2 and 1/2; and with the second, times 10.
+        assert!((log_scale(&layout, &[0], &statistics) - 2f64.ln()).abs() < ROUNDING);
+        assert!(log_scale(&layout, &[0, 2], &statistics).abs() < ROUNDING);
+        assert!((log_scale(&layout, &[0, 1, 2], &statistics) - 10f64.ln()).abs() < ROUNDING);
+        // A path's are the stem's and its own, not the other candidate's.
+        let path = Path::new(&[2]).unwrap_or_default();
+        assert_eq!(scaled(&supernet, &layout, &path), [0, 2]);
     }
 }

@@ -15,6 +15,7 @@ use nasbn_models::{
     Path,
     manifest::{Lowering, MemoryMode},
 };
+use ndarray::Array2;
 
 use super::{names, width, write};
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     analyze::{
         Trait, differences,
         drift::{DriftError, DriftOptions, MOST_LOGITS, Moment, StatisticsUse, as_it_stands, moments, of_path},
-        linear::relative_distance,
+        linear::{cosine, norm, relative_distance},
         operators::distinct,
     },
     cli::{
@@ -271,17 +272,19 @@ fn in_supernet(
     };
     let mut kernels = Vec::new();
     let mut found: Vec<Vec<Moment>> = Vec::new();
-    let moment = |step, loss, kernel_distance| Moment {
+    let moment = |step, loss, now: &Array2<f64>, first: &Array2<f64>| Moment {
         step,
         loss,
         linearised_loss: None,
-        kernel_distance,
+        kernel_distance: relative_distance(now.view(), first.view()),
+        kernel_norm: norm(now.view()) / norm(first.view()),
+        kernel_cosine: cosine(now.view(), first.view()),
         logit_distance: None,
     };
     for path in paths {
         let (theta, loss) = stands(&mut session.network, path, &start)?;
+        found.push(vec![moment(0, loss, &theta, &theta)]);
         kernels.push(theta);
-        found.push(vec![moment(0, loss, 0.0)]);
     }
     let multiplier = width(session.network.supernet().width_permille);
     bar.set_message(format!("width {multiplier}, supernet"));
@@ -291,7 +294,7 @@ fn in_supernet(
         if due.contains(&report.step) {
             for ((path, first), found) in paths.iter().zip(&kernels).zip(&mut found) {
                 let (theta, loss) = stands(network, path, &trainer.parameters)?;
-                found.push(moment(report.step, loss, relative_distance(theta.view(), first.view())));
+                found.push(moment(report.step, loss, &theta, first));
             }
         }
         match interrupted.load(Ordering::SeqCst) {

@@ -123,6 +123,9 @@ pub fn run(args: OperatorBiasArgs) -> Result<Exit, Failure> {
     let bar = output::bar(runs * u64::from(args.training.epochs) * per_epoch, quiet);
     let interrupted = setup::interrupted();
     let fingerprint = data.fingerprint();
+    if args.force {
+        forget(&args, &sides, &seeds)?;
+    }
     let trained: Result<(), Failure> = seeds.iter().try_for_each(|&seed| {
         for side in &mut sides {
             let parameters = trained(&args, side, (&data, &fingerprint), seed, &bar, &interrupted)?;
@@ -180,7 +183,33 @@ fn open(args: &OperatorBiasArgs) -> Result<Vec<Side>, Failure> {
     Ok(sides)
 }
 
+/// Takes away where the runs that are asked for stand, all before the first is trained again: a command that is stopped
+/// then goes on without --force, and meets no supernet of other options.
+fn forget(args: &OperatorBiasArgs, sides: &[Side], seeds: &[u64]) -> Result<(), Failure> {
+    for (side, &seed) in sides.iter().flat_map(|side| seeds.iter().map(move |seed| (side, seed))) {
+        let directory = args.checkpoint(side, seed);
+        let state = directory.join(STATE_FILE);
+        if state.exists() {
+            let _lock = training::lock(&directory)?;
+            fs::remove_file(&state).map_err(|e| Failure::file(&state, &e))?;
+        }
+    }
+    Ok(())
+}
+
+impl Side {
+    /// Name of the supernet that is trained with a seed.
+    fn run(&self, seed: u64) -> String {
+        format!("{}-seed{seed}", self.placement)
+    }
+}
+
 impl OperatorBiasArgs {
+    /// Where the supernet that is trained with a seed stands.
+    fn checkpoint(&self, side: &Side, seed: u64) -> PathBuf {
+        self.out.join(CHECKPOINTS).join(side.run(seed))
+    }
+
     fn choosing(&self, seed: u64) -> Choosing {
         Choosing {
             top: self.top,
@@ -243,16 +272,16 @@ fn trained(
     interrupted: &AtomicBool,
 ) -> Result<BnParameters, Failure> {
     let quiet = args.output.quiet;
-    let name = format!("{}-seed{seed}", side.placement);
-    let directory = args.out.join(CHECKPOINTS).join(&name);
+    let name = side.run(seed);
+    let directory = args.checkpoint(side, seed);
     let session = &mut side.session;
     let loader = args.training.loader(data, seed)?;
     let options = args.training.options(&session.network, &loader, None, fingerprint.to_owned());
     let (total, per_epoch) = (options.schedule.total, loader.steps_per_epoch());
     fs::create_dir_all(&directory).map_err(|e| Failure::file(&directory, &e))?;
     let _lock = training::lock(&directory)?;
-    let mut trainer = match directory.join(STATE_FILE).exists() && !args.force {
-        true => training::resume(session, &directory, &options)?,
+    let mut trainer = match directory.join(STATE_FILE).exists() {
+        true => training::resume(session, &directory, &options, "train all supernets again with --force")?,
         false => Trainer::new(&session.network, options, setup::parameters(session, None)?),
     };
     side.checkpoints.push(directory.clone());

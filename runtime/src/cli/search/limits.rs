@@ -15,7 +15,7 @@ use nasbn_models::{
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::Serialize;
 
-use super::{GO_ON, Objective, ReportImages, SearchArgs, check_interrupted, described, end, measure, record};
+use super::{Objective, ReportImages, SearchArgs, check_interrupted, described, end, measure, record, reference};
 use crate::{
     atomic,
     cli::{Exit, Failure, output, setup},
@@ -96,11 +96,14 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
     let interrupted = setup::interrupted();
     let bar = output::bar(0, args.output.quiet);
     let composite = match indicator.measurement {
-        Measurement::Composite => {
-            let measured = setup::composite(&mut session, &data, args.reference, &interrupted, args.output.quiet);
-            measured
-                .map_err(|failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure })?
-        }
+        Measurement::Composite => match reference(args, &mut session, &data, &mut record, &interrupted) {
+            Ok(composite) => Some(composite),
+            Err(failure) if interrupted.load(Ordering::SeqCst) => return Err(failure),
+            Err(failure) => {
+                end(record, &args.out, present)?;
+                return Err(failure);
+            }
+        },
         _ => None,
     };
     let mut scorer = Scorer::new(&mut session.network, &parameters, &choose, scoring).with_composite(composite);

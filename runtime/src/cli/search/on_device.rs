@@ -9,7 +9,7 @@ use nasbn_models::{Path, canonical::CanonicalTable, cost::CostTable, manifest::M
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{GO_ON, Objective, ReportImages, SearchArgs, described, end, record};
+use super::{Objective, ReportImages, SearchArgs, described, end, record, reference};
 use crate::{
     board::Board,
     cli::{Exit, Failure, fingerprint, latency, output, setup},
@@ -78,26 +78,17 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     };
     let mut times = times?;
     let interrupted = setup::interrupted();
-    let go_on = |failure: Failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure };
     let initial = BnParameters::of_bundle(&session.bundle, session.network.layout())?;
     let composite = match objective.indicator.measurement {
-        Measurement::Composite => {
-            let known = record.note("composite").and_then(candidates::decode);
-            let composite = match known {
-                Some(composite) => composite,
-                None => {
-                    let measured =
-                        setup::composite(&mut session, &data, args.reference, &interrupted, args.output.quiet);
-                    let composite = measured.map_err(go_on)?.ok_or_else(|| {
-                        Failure::usage("the composite is undefined in this space or on these images")
-                            .hint("search for another --objective, or give more and larger images")
-                    })?;
-                    record.set_note("composite", &candidates::encode(&composite))?;
-                    composite
-                }
-            };
-            Some(composite)
-        }
+        Measurement::Composite => match reference(args, &mut session, &data, &mut record, &interrupted) {
+            Ok(composite) => Some(composite),
+            Err(failure) if interrupted.load(Ordering::SeqCst) => return Err(failure),
+            Err(failure) => {
+                times.remove()?;
+                end(record, &args.out, present)?;
+                return Err(failure);
+            }
+        },
         _ => None,
     };
     let costs = CostTable::new(&supernet);
@@ -208,8 +199,8 @@ fn check(
 /// What the search would look at and measure.
 fn dry_run(args: &SearchArgs, objective: &Objective, plan: &Plan, networks: u128) -> Result<Exit, Failure> {
     let composite = objective.indicator.measurement == Measurement::Composite;
-    let reference = args.reference.options();
-    let reference = if composite { reference.paths * reference.draws } else { 0 };
+    let options = args.reference.options();
+    let reference = if composite { options.paths * options.draws } else { 0 };
     let measured = 2 * plan.finalists;
     let seconds = measured as f64 * args.min_time.as_secs_f64();
     if args.output.json {

@@ -3,8 +3,12 @@
 
 use ndarray::{Array2, array};
 
-use super::{NtkError, NtkSummary, Parameters, add_gram, summary};
-use crate::network::{Jacobian, SlotJacobian};
+use super::{NtkError, NtkSummary, Parameters, add_gram, log_determinant, summary};
+use crate::{
+    network::{Jacobian, SlotJacobian},
+    parameters::Layout,
+    testing::chain,
+};
 
 /// Two orders of the same float64 arithmetic.
 const EXACT: f64 = 1e-12;
@@ -23,6 +27,59 @@ fn the_gram_matrix_is_a_sum_over_parameters() {
     add_gram(&mut theta, &jacobian, Parameters::All);
     // [1 2 .5 0 2 -1] and [3 -1 0 4 1 1].
     assert_eq!(theta, array![[1.0 + 10.25, 1.0 + 2.0], [1.0 + 2.0, 1.0 + 28.0]]);
+}
+
+/// Stem, two choices of three operators and a head without BatchNorm: the stem's is slot 0, the others are candidates'.
+#[test]
+fn shared_parameters_are_those_of_fixed_edges() {
+    let supernet = chain(2);
+    let layout = Layout::new(&supernet);
+    assert_eq!(layout.slots().len(), 5);
+    let slot = |slot: usize, gamma: Array2<f32>| SlotJacobian { slot, beta: &gamma * 2.0, gamma };
+    let of = |slots: Vec<SlotJacobian>, parameters| {
+        let mut theta = Array2::zeros([2, 2]);
+        add_gram(&mut theta, &Jacobian { samples: 2, slots }, parameters);
+        theta
+    };
+    let (stem, first, second) = (array![[1.0, 2.0], [3.0, -1.0]], array![[5.0], [7.0]], array![[4.0], [-4.0]]);
+    let all = vec![slot(0, stem.clone()), slot(2, first), slot(3, second)];
+    let shared = Parameters::Shared(&supernet, &layout);
+    // Gammas and, twice as large, betas: five times [1 2] [3 -1] by itself.
+    assert_eq!(of(all.clone(), shared), array![[25.0, 5.0], [5.0, 50.0]]);
+    assert_eq!(of(all.clone(), shared), of(vec![slot(0, stem)], Parameters::All));
+    assert_ne!(of(all.clone(), Parameters::All), of(all, shared));
+    assert_eq!(of(vec![slot(1, array![[1.0], [1.0]])], shared), Array2::<f64>::zeros([2, 2]));
+    // A slot that is not there is nobody's.
+    assert_eq!(of(vec![slot(99, array![[1.0], [1.0]])], shared), Array2::<f64>::zeros([2, 2]));
+}
+
+#[test]
+fn log_determinants_are_those_of_cofactors() {
+    close(log_determinant(array![[2.0, 1.0], [1.0, 2.0]].view()).unwrap(), 3.0_f64.ln());
+    close(log_determinant(array![[0.25]].view()).unwrap(), -(4.0_f64.ln()));
+    let theta = array![[4.0, 1.0, 0.5], [1.0, 3.0, 2.0], [0.5, 2.0, 5.0]];
+    let determinant = 4.0 * (15.0 - 4.0) - (5.0 - 1.0) + 0.5 * (2.0 - 1.5);
+    close(log_determinant(theta.view()).unwrap(), f64::ln(determinant));
+    for factor in [1e-180, 1e180] {
+        close(log_determinant((&theta * factor).view()).unwrap(), f64::ln(determinant) + 3.0 * f64::ln(factor));
+    }
+}
+
+#[test]
+fn what_float32_cannot_tell_from_singular_has_no_log_determinant() {
+    let limit = 1.0 / (2.0 * f64::from(f32::EPSILON));
+    assert!(log_determinant(array![[0.5 * limit, 0.0], [0.0, 1.0]].view()).is_some());
+    for theta in [
+        array![[2.0 * limit, 0.0], [0.0, 1.0]],
+        array![[1.0, 1.0], [1.0, 1.0]],
+        array![[1.0, 2.0], [2.0, 1.0]],
+        array![[1.0, f64::NAN], [f64::NAN, 1.0]],
+        Array2::zeros([2, 2]),
+        Array2::zeros([0, 0]),
+        Array2::ones([1, 2]),
+    ] {
+        assert_eq!(log_determinant(theta.view()), None, "{theta}");
+    }
 }
 
 #[test]

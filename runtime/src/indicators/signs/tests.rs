@@ -3,7 +3,7 @@
 
 use ndarray::{Array2, array};
 
-use super::{SignsError, log_determinant};
+use super::{SignsError, log_determinant, unscaled, unscaled_log_determinant};
 use crate::network::SignAgreement;
 
 /// Two orders of the same float64 arithmetic.
@@ -23,6 +23,22 @@ fn determinants_are_those_of_the_formula() {
     let determinant = (125.0 + 2.0 * 3.0 * 2.0 - 5.0 * (9.0 + 4.0 + 1.0)) / 125.0;
     let found = log_determinant(&agreement(three, 5)).unwrap().unwrap();
     assert!((found - f64::ln(determinant)).abs() < EXACT, "{found}");
+}
+
+#[test]
+fn determinants_that_are_not_scaled_are_of_the_counts_themselves() {
+    let three = array![[5.0, 3.0, 2.0], [3.0, 5.0, 1.0], [2.0, 1.0, 5.0]];
+    let determinant = 5.0 * (25.0 - 1.0) - 3.0 * (15.0 - 2.0) + 2.0 * (3.0 - 10.0);
+    for (kernel, activations, determinant) in
+        [(array![[10.0, 4.0], [4.0, 10.0]], 10, 84.0), (array![[8.0]], 8, 8.0), (three, 5, determinant)]
+    {
+        let agreement = agreement(kernel, activations);
+        let found = unscaled_log_determinant(&agreement).unwrap().unwrap();
+        assert!((found - f64::ln(determinant)).abs() < EXACT, "{found}");
+        assert_eq!(unscaled(&agreement, log_determinant(&agreement).unwrap().unwrap()), found);
+    }
+    assert_eq!(unscaled_log_determinant(&agreement(array![[3.0, 3.0], [3.0, 3.0]], 3)), Ok(None));
+    assert!(unscaled_log_determinant(&agreement(Array2::zeros([2, 2]), 0)).is_err());
 }
 
 #[test]

@@ -74,6 +74,8 @@ pub struct Mean {
     pub loss: Estimate,
     pub linearised_loss: Option<Estimate>,
     pub kernel_distance: Estimate,
+    pub kernel_norm: Estimate,
+    pub kernel_cosine: Estimate,
     pub logit_distance: Option<Estimate>,
 }
 
@@ -133,6 +135,8 @@ pub fn report(args: &NtkDriftArgs, training: &TrainingArgs, supernet: &Supernet,
                     loss: whole(&|m| m.loss),
                     linearised_loss: mean(&|m| m.linearised_loss),
                     kernel_distance: whole(&|m| m.kernel_distance),
+                    kernel_norm: whole(&|m| m.kernel_norm),
+                    kernel_cosine: whole(&|m| m.kernel_cosine),
                     logit_distance: mean(&|m| m.logit_distance),
                 });
             }
@@ -173,7 +177,8 @@ pub fn files(report: &Report) -> Result<Vec<(&'static str, String)>, Failure> {
 /// A row a moment of a run; what there is none of is empty.
 fn csv(runs: &[Run]) -> String {
     let mut text = String::from(
-        "training,width,bundle,path,bn_parameters,rate,step,loss,linearised_loss,kernel_distance,logit_distance\n",
+        "training,width,bundle,path,bn_parameters,rate,step,loss,linearised_loss,kernel_distance,kernel_norm,\
+         kernel_cosine,logit_distance\n",
     );
     let quoted = |cell: String| match cell.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", cell.replace('"', "\"\"")),
@@ -184,10 +189,11 @@ fn csv(runs: &[Run]) -> String {
         let Run { training, width, path, bn_parameters, rate, .. } = run;
         let bundle = quoted(run.bundle.display().to_string());
         for m in &run.moments {
-            let Moment { step, loss, kernel_distance, .. } = m;
+            let Moment { step, loss, kernel_distance, kernel_norm, kernel_cosine, .. } = m;
             let (training, linearised, logits) = (training.name(), cell(m.linearised_loss), cell(m.logit_distance));
             text += &format!(
-                "{training},{width},{bundle},{path},{bn_parameters},{rate},{step},{loss},{linearised},{kernel_distance},{logits}\n"
+                "{training},{width},{bundle},{path},{bn_parameters},{rate},{step},{loss},{linearised},{kernel_distance},\
+                 {kernel_norm},{kernel_cosine},{logits}\n"
             );
         }
     }
@@ -267,6 +273,8 @@ pub fn print(report: &Report) -> Result<(), Failure> {
         "loss",
         "foretold loss",
         "kernel distance",
+        "norm",
+        "cosine",
         "logit distance",
     ];
     let mut rows: Vec<Vec<String>> = Vec::new();
@@ -287,6 +295,8 @@ pub fn print(report: &Report) -> Result<(), Failure> {
             mean.loss.text(),
             or_none(&mean.linearised_loss),
             mean.kernel_distance.text(),
+            mean.kernel_norm.text(),
+            mean.kernel_cosine.text(),
             or_none(&mean.logit_distance),
         ]);
     }

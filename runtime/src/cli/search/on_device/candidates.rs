@@ -11,7 +11,7 @@ use nasbn_models::{Path, Supernet, cost::CostTable};
 
 use crate::{
     board::{energy::EnergyMeter, power::Rails},
-    cli::{Exit, Failure, fingerprint, output, search::check_interrupted},
+    cli::{Exit, Failure, output, search::check_interrupted},
     composite::{self, Composite, CompositeError, ReferenceOptions},
     data::Dataset,
     engine::Opener,
@@ -160,17 +160,4 @@ impl Candidates<'_> {
         bar.finish_and_clear();
         Ok(measured?)
     }
-}
-
-/// A composite as text, to the bit.
-pub fn encode(composite: &Composite) -> String {
-    fingerprint::hex(&postcard::to_allocvec(composite).unwrap_or_default())
-}
-
-/// A composite from its text; none if it is not one.
-pub fn decode(text: &str) -> Option<Composite> {
-    let digits = text.as_bytes().chunks_exact(2);
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes: Vec<u8> = digits.map(byte).collect::<Option<_>>()?;
-    postcard::from_bytes(&bytes).ok()
 }
