@@ -17,7 +17,7 @@ use nasbn_models::{
     Program, Shape,
     manifest::{Lowering, MemoryMode},
 };
-use operators::{EXACT, cases, distance, feeds, mbconv};
+use operators::{EXACT, cases, distance, feeds, mbconv, shuffled};
 
 fn count(graph: &Graph, wanted: impl Fn(&Op) -> bool) -> usize {
     graph.nodes().iter().filter(|n| wanted(&n.op)).count()
@@ -86,5 +86,29 @@ fn depthwise_kernels_beyond_the_fused_operators_are_left_to_the_portable_nodes()
             let nodes = model.graph.unwrap().node;
             assert_eq!(nodes.iter().any(|n| n.op_type() == operator), fused, "kernel {kernel}, {operator}");
         }
+    }
+}
+
+#[test]
+fn a_shuffled_block_stays_in_one_layout() {
+    let shape = Shape::new(6, 5, 4);
+    let program = Program::build(&shuffled(3, 2), shape, shape, 1, true).unwrap();
+    let graphs = [MemoryMode::Fast, MemoryMode::Lean].map(|memory| {
+        let forward = roles::forward(&program, memory, false).unwrap();
+        [forward, roles::backward(&program, memory, false).unwrap()]
+    });
+    for graph in graphs.as_flattened() {
+        let options = Options { name: "g", key: "k", lowering: Lowering::Fused, from_image: false, epsilon: 1e-5 };
+        let nodes = lower(graph, options).unwrap().model.graph.unwrap().node;
+        let of = |op_type: &str| nodes.iter().filter(|n| n.op_type() == op_type).count();
+        let convolutions = |op: &Op| matches!(op, Op::Conv { groups: 2, .. } | Op::ConvInputGrad { groups: 2, .. });
+        let grouped = count(graph, convolutions);
+        assert!(grouped >= 2);
+        // Of each, activations and weight are cut in two.
+        assert_eq!((of("Conv"), of("ConvTranspose"), of("Concat")), (0, 0, grouped));
+        assert_eq!((of("MatMul"), of("Split")), (2 * grouped, 2 * grouped));
+        // Images are transposed nowhere: what is has the rank of a weight or, in the shuffle, of a matrix of channels.
+        let ranks = nodes.iter().filter(|n| n.op_type() == "Transpose").map(|n| n.attribute[0].ints.len());
+        assert!(ranks.clone().all(|rank| rank != 4), "{:?}", ranks.collect::<Vec<_>>());
     }
 }

@@ -91,11 +91,19 @@ fn every_primitive_follows_central_differences() {
             }
         }
     }
-    check(
-        Op::Conv { window: Window { kernel: 3, stride: 1 }, groups: 2 },
-        &[x(image(4, 3, 3))],
-        &[Dims::Fixed(vec![6, 2, 3, 3])],
-    );
+    for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2), (5, 3)] {
+        let window = Window { kernel, stride };
+        // Groups, channels of a group of x, channels of y.
+        for (groups, per_group, out) in [(2, 3, 4), (3, 2, 6), (4, 1, 8)] {
+            let weight = Dims::Fixed(vec![out, per_group, kernel, kernel]);
+            check(Op::Conv { window, groups }, &[x(image(groups * per_group, 5, 4))], std::slice::from_ref(&weight));
+            let biased = [weight, Dims::vector(out)];
+            check(Op::Conv { window, groups }, &[x(image(groups * per_group, 5, 4))], &biased);
+        }
+    }
+    for groups in [1, 2, 3, 6] {
+        check(Op::ChannelShuffle { groups }, &[x(image(6, 2, 3))], &[]);
+    }
     let bn = [x(image(3, 5, 4)), (Port::Gamma(0), Dims::vector(3)), (Port::Beta(0), Dims::vector(3))];
     check(Op::BatchNormTrain { relu: false }, &bn, &[]);
     check(Op::Relu, &[x(image(3, 5, 4))], &[]);
@@ -108,6 +116,32 @@ fn every_primitive_follows_central_differences() {
     check(Op::Unflatten, &[x(Dims::Features(3))], &[]);
     check(Op::Linear, &[x(Dims::Features(5))], &[Dims::Fixed(vec![4, 5]), Dims::vector(4)]);
     check(Op::SoftmaxCrossEntropy, &[(Port::Logits, Dims::Features(4)), (Port::Labels, Dims::Samples)], &[]);
+}
+
+#[test]
+fn groups_see_their_own_channels_and_a_shuffle_mixes_them() {
+    let mut graph = Graph::new();
+    let x = graph.leaf(Op::Input(Port::X), Dims::Image(Shape::new(6, 1, 1)));
+    let w = graph.leaf(Op::Weight("w".into()), Dims::Fixed(vec![6, 3, 1, 1]));
+    let window = Window { kernel: 1, stride: 1 };
+    let y = graph.apply(Op::Conv { window, groups: 2 }, &[x, w]).unwrap();
+    let shuffled = graph.apply(Op::ChannelShuffle { groups: 2 }, &[x]).unwrap();
+    graph.output(Port::Y, y);
+    graph.output(Port::Part(0), shuffled);
+    let mut given = feeds(&graph, 1, 1);
+    let channels: Vec<f64> = (1..=6).map(f64::from).collect();
+    given.ports.insert(Port::X, ArrayD::from_shape_vec(vec![1, 6, 1, 1], channels).unwrap());
+    given.weights.get_mut("w").unwrap().fill(1.0);
+    let outputs = evaluate(&graph, &given).unwrap();
+    let values = |i: usize| outputs[i].1.iter().copied().collect::<Vec<f64>>();
+    // 1 + 2 + 3 and 4 + 5 + 6; PyTorch's view(2, 3), transpose, view(6).
+    assert_eq!(values(0), [6.0, 6.0, 6.0, 15.0, 15.0, 15.0]);
+    assert_eq!(values(1), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    // What groups do not divide is no graph.
+    for groups in [0, 4, 5, 12] {
+        assert!(graph.apply(Op::ChannelShuffle { groups }, &[x]).is_err(), "{groups}");
+        assert!(graph.apply(Op::Conv { window, groups }, &[x, w]).is_err(), "{groups}");
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl CanonicalTable {
             let alone = incoming[usize::from(edge.to)] == 1
                 && outgoing[usize::from(edge.from)] == 1
                 && uses.get(choice) == Some(&1);
-            let is_identity = |&o: &u8| supernet.operators[usize::from(o)].form == Form::Identity;
+            let is_identity = |&o: &u8| supernet.operators[usize::from(o)].form.is_identity();
             let identity = supernet.candidates(edge).iter().position(is_identity)? as u8;
             (alone && edge.stride == 1 && from == supernet.edge_shape(edge)).then_some((choice, identity))
         };

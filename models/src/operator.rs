@@ -55,6 +55,24 @@ pub enum Layer {
         /// Output features.
         width: Width,
     },
+    /// Convolution without bias whose channels are cut, in order, into equal parts; each part of the output
+    /// sees its own part of the input alone.
+    GroupedConv {
+        /// Side of the square kernel; odd.
+        kernel: u8,
+        /// Output channels.
+        width: Width,
+        /// Number of parts; divides input and output channels.
+        groups: u32,
+        /// Whether it takes the edge's stride.
+        strided: bool,
+    },
+    /// Channel shuffle (Zhang et al. 2018, arXiv 1707.01083, section 3.1), so that the next grouped convolution sees
+    /// all parts of this one: channel `j groups + i` of the output is channel `i channels / groups + j` of the input.
+    ChannelShuffle {
+        /// Number of parts; divides the channels.
+        groups: u32,
+    },
 }
 
 /// What an operator computes.
@@ -73,6 +91,16 @@ pub enum Form {
         /// Add the input where shapes allow.
         residual: bool,
     },
+    /// As [`Form::Identity`], with a ReLU after the BatchNorm of the 1x1 convolution: the skip of FBNet as
+    /// HW-NAS-Bench (Li et al. 2021) has it.
+    Skip,
+}
+
+impl Form {
+    /// Whether the operator only passes its input on where stride is 1 and channels stay.
+    pub fn is_identity(&self) -> bool {
+        matches!(self, Self::Identity | Self::Skip)
+    }
 }
 
 /// A named operator of a space.

@@ -17,7 +17,7 @@ pub enum Primitive {
         kernel: u8,
         /// Stride.
         stride: u8,
-        /// Groups: 1, or the number of channels (depthwise).
+        /// Groups; divides input and output channels. As many as there are channels: depthwise.
         groups: u32,
         /// Whether it has a bias `[out]`.
         bias: bool,
@@ -44,6 +44,11 @@ pub enum Primitive {
     /// Fully connected, weight `[out, in]`, bias `[out]`; input of height and width 1.
     /// In ONNX the output has rank 2, `[N, out]`.
     Linear,
+    /// Channel `j groups + i` of the output is channel `i channels / groups + j` of the input.
+    ChannelShuffle {
+        /// Groups; divides the channels.
+        groups: u32,
+    },
 }
 
 /// One step of a program. Its value is named by its position in [`Program::steps`].
@@ -73,6 +78,19 @@ pub enum ProgramError {
     /// A depthwise convolution that would change its channels.
     #[error("a depthwise convolution keeps its channels, so its width must be `same`")]
     DepthwiseWidth,
+    /// Groups that do not divide the channels.
+    #[error(
+        "a layer from {input} to {output} channels cannot have {groups} groups; they must be at least 1 and divide both \
+         numbers (scaled channels are multiples of the space's `divisor`: make that a multiple of the groups)"
+    )]
+    Groups {
+        /// The groups.
+        groups: u32,
+        /// Input channels.
+        input: u32,
+        /// Output channels.
+        output: u32,
+    },
     /// The layers end in another shape than the edge's.
     #[error("the layers end in {found}, but the edge leads to {expected}")]
     OutputShape {
@@ -111,10 +129,13 @@ impl Program {
         let mut builder = Builder::new(input, output, stride)?;
         match &operator.form {
             Form::Absent => return Ok(Self::default()),
-            Form::Identity => {
+            form @ (Form::Identity | Form::Skip) => {
                 if stride != 1 || input.channels != output.channels {
                     builder.layer(Layer::Conv { kernel: 1, width: Width::Output, depthwise: false, strided: true })?;
                     builder.layer(Layer::BatchNorm)?;
+                    if *form == Form::Skip {
+                        builder.layer(Layer::Relu)?;
+                    }
                 }
             }
             Form::Layers { layers, residual } => {
@@ -271,8 +292,25 @@ impl Builder {
                 let features = self.channels(width)?;
                 self.push(Primitive::Linear, &[last], Shape::new(features, 1, 1))?;
             }
+            Layer::GroupedConv { kernel, width, groups, strided } => {
+                let channels = self.channels(width)?;
+                divide(groups, shape.channels, channels)?;
+                self.conv(kernel, channels, stride_of(strided), groups, false)?;
+            }
+            Layer::ChannelShuffle { groups } => {
+                divide(groups, shape.channels, shape.channels)?;
+                self.push(Primitive::ChannelShuffle { groups }, &[last], shape)?;
+            }
         }
         Ok(())
+    }
+}
+
+/// Whether groups cut both numbers of channels into equal parts.
+fn divide(groups: u32, input: u32, output: u32) -> Result<(), ProgramError> {
+    match groups > 0 && input.is_multiple_of(groups) && output.is_multiple_of(groups) {
+        true => Ok(()),
+        false => Err(ProgramError::Groups { groups, input, output }),
     }
 }
 

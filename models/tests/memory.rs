@@ -74,7 +74,8 @@ fn slow_peak_bytes(space: &Supernet, path: &Path) -> u64 {
                     Primitive::Conv { .. }
                     | Primitive::AvgPool { .. }
                     | Primitive::GlobalAvgPool
-                    | Primitive::Linear => net.make(inputs, vec![], size),
+                    | Primitive::Linear
+                    | Primitive::ChannelShuffle { .. } => net.make(inputs, vec![], size),
                     _ => {
                         let inside = i > 0 && step.inputs[0] != 0;
                         let may_replace = if inside { vec![inputs[0]] } else { vec![] };
@@ -110,6 +111,7 @@ fn the_table_equals_the_slow_twin() {
         include_str!("fixtures/two-inputs.toml"),
         spec::builtin("nas-bench-macro").unwrap(),
         spec::builtin("mobilenet").unwrap(),
+        spec::builtin("fbnet").unwrap(),
     ];
     for text in files {
         for options in [OPTIONS, narrow] {

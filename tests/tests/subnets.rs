@@ -38,14 +38,17 @@ const DIFFERENCE: f64 = 0.05;
 /// ONNX Runtime's environment is one per process; tests take turns.
 static TURN: Mutex<()> = Mutex::new(());
 
-const SPACES: [(&str, &str, u32); 2] = [
-    ("tiny-cell", include_str!("../../models/tests/fixtures/tiny-cell.toml"), 8),
-    ("nas-bench-macro", include_str!("../../models/spaces/nas-bench-macro.toml"), 9),
+/// Name, file, side of the images, width.
+const SPACES: [(&str, &str, u32, f64); 4] = [
+    ("tiny-cell", include_str!("../../models/tests/fixtures/tiny-cell.toml"), 8, 1.0),
+    ("nas-bench-macro", include_str!("../../models/spaces/nas-bench-macro.toml"), 9, 0.25),
+    // Grouped convolutions, shuffles, and skips that are none; a chain so short that float32 turns no ReLU.
+    ("grouped", include_str!("../../models/tests/fixtures/grouped.toml"), 9, 1.0),
+    ("fbnet", include_str!("../../models/spaces/fbnet.toml"), 17, 0.1),
 ];
 
 fn bundle(dir: &Path, space: usize, placement: BnPlacement) -> Bundle {
-    let (name, text, size) = SPACES[space];
-    let width = if space == 1 { 0.25 } else { 1.0 };
+    let (name, text, size, width) = SPACES[space];
     let options = SpaceOptions { image_size: Some(size), classes: Some(10), width, placement };
     let out = dir.join(format!("{name}-{placement:?}"));
     let supernet = spec::parse(text, name, &options).unwrap();
@@ -95,9 +98,12 @@ fn relative(a: &BnParameters, b: &BnParameters) -> f64 {
 fn every_way_gives_the_same_gradients_and_they_are_those_of_the_loss() {
     let _turn = TURN.lock();
     let dir = tempfile::tempdir().unwrap();
-    for (space, placement) in
-        [(0, BnPlacement::EveryOperator), (0, BnPlacement::Convolution), (1, BnPlacement::EveryOperator)]
-    {
+    for (space, placement) in [
+        (0, BnPlacement::EveryOperator),
+        (0, BnPlacement::Convolution),
+        (1, BnPlacement::EveryOperator),
+        (2, BnPlacement::EveryOperator),
+    ] {
         let bundle = bundle(dir.path(), space, placement);
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let side = SPACES[space].2 as usize;
@@ -153,9 +159,13 @@ fn every_way_gives_the_same_gradients_and_they_are_those_of_the_loss() {
 fn a_folded_subnet_gives_the_logits_of_its_path() {
     let _turn = TURN.lock();
     let dir = tempfile::tempdir().unwrap();
-    for (space, placement) in
-        [(0, BnPlacement::EveryOperator), (1, BnPlacement::EveryOperator), (1, BnPlacement::Convolution)]
-    {
+    for (space, placement) in [
+        (0, BnPlacement::EveryOperator),
+        (1, BnPlacement::EveryOperator),
+        (1, BnPlacement::Convolution),
+        (2, BnPlacement::EveryOperator),
+        (3, BnPlacement::Convolution),
+    ] {
         let bundle = bundle(dir.path(), space, placement);
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         let side = SPACES[space].2 as usize;

@@ -110,6 +110,7 @@ impl Builder {
                 Op::AvgPool(Window { kernel: u32::from(kernel), stride: u32::from(stride.max(1)) })
             }
             Primitive::GlobalAvgPool => Op::GlobalAvgPool,
+            Primitive::ChannelShuffle { groups } => Op::ChannelShuffle { groups: groups.max(1) },
             Primitive::Linear => {
                 let features = self.channels(input)?;
                 let name = format!("linear{}", self.linears);

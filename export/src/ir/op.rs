@@ -5,7 +5,7 @@ use ndarray::ArrayD;
 
 use super::{
     Dims, Graph, GraphError, Value,
-    ops::{batch_norm, conv, linear, loss, pointwise, pool, signs},
+    ops::{batch_norm, conv, linear, loss, pointwise, pool, shuffle, signs},
 };
 
 /// How a square window moves over an image that is padded by `(kernel - 1) / 2` on every side.
@@ -181,6 +181,11 @@ pub enum Op {
     /// In how many places two samples are both above zero, or both not: x -> `[N, N]`. In the fused lowering after a
     /// BatchNorm with given statistics: x, gamma, beta, mean, var -> `[N, N]`.
     SignAgreement,
+    /// Channel `j groups + i` of y is channel `i channels / groups + j` of x: x -> y.
+    ChannelShuffle {
+        /// Groups; divides the channels.
+        groups: u32,
+    },
 }
 
 /// What a vector-Jacobian rule works with: a node, the gradients of its outputs so far, and which
@@ -233,6 +238,7 @@ impl Op {
             Self::SoftmaxCrossEntropy => "SoftmaxCrossEntropy",
             Self::SoftmaxCrossEntropyGrad => "SoftmaxCrossEntropyGrad",
             Self::SignAgreement => "SignAgreement",
+            Self::ChannelShuffle { .. } => "ChannelShuffle",
         }
     }
 
@@ -256,6 +262,7 @@ impl Op {
             Self::Flatten | Self::Unflatten | Self::Linear | Self::LinearInputGrad => linear::dims(self, inputs),
             Self::SoftmaxCrossEntropy | Self::SoftmaxCrossEntropyGrad => loss::dims(self, inputs),
             Self::SignAgreement => signs::dims(inputs),
+            Self::ChannelShuffle { groups } => shuffle::dims(*groups, inputs),
         };
         dims.ok_or_else(|| GraphError::Shape {
             op: self.name(),
@@ -284,6 +291,7 @@ impl Op {
             Self::Flatten | Self::Unflatten | Self::Linear | Self::LinearInputGrad => linear::evaluate(self, inputs),
             Self::SoftmaxCrossEntropy | Self::SoftmaxCrossEntropyGrad => loss::evaluate(self, inputs),
             Self::SignAgreement => signs::evaluate(inputs, epsilon),
+            Self::ChannelShuffle { groups } => shuffle::evaluate(*groups, inputs),
         };
         values.ok_or_else(|| GraphError::Shape {
             op: self.name(),
@@ -302,6 +310,7 @@ impl Op {
             Self::SumPixels | Self::AvgPool(_) | Self::GlobalAvgPool => pool::vjp(self, rule),
             Self::Flatten | Self::Unflatten | Self::Linear => linear::vjp(self, rule),
             Self::SoftmaxCrossEntropy => loss::vjp(self, rule),
+            Self::ChannelShuffle { groups } => shuffle::vjp(*groups, rule),
             _ => Err(GraphError::NotDifferentiable {
                 op: self.name(),
                 problem: "only the primitives of a forward pass have gradients",

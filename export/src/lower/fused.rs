@@ -12,7 +12,7 @@
 //! | GlobalAvgPool | x | | `[N, C]` |
 //! | GlobalAvgPoolGrad | dy `[N, C]` | height, width | dx |
 //!
-//! 1x1 convolutions are products of matrices. Everything else is left to the portable nodes,
+//! 1x1 convolutions are products of matrices, one for each of a few groups. Everything else is left to the portable nodes,
 //! between two transpositions.
 
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use crate::{
 
 use super::{
     Layout::{Nchw, Nhwc},
-    Lowerer, portable,
+    Lowerer, grouped, portable,
 };
 
 /// The same graph with ReLUs and residual sums taken into the BatchNorms that they follow, masks of
@@ -142,16 +142,25 @@ pub(crate) fn emit(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<boo
             let output = l.define(value, Nhwc, "agreement");
             kernel(l, node.op.name(), &inputs, &[output], &[("epsilon", l.epsilon().into())]);
         }
-        Op::Conv { window: window @ Window { kernel: 1, .. }, groups: 1 } => pointwise(l, node, value, window)?,
+        Op::Conv { window: window @ Window { kernel: 1, .. }, groups: 1 } => pointwise(l, node, value, window, 1)?,
         Op::Conv { window, groups } if is_depthwise(l, node, window, groups)? && node.inputs.len() == 2 => {
             depthwise(l, node, value, window, groups, None)?;
         }
         Op::ConvInputGrad { window: window @ Window { kernel: 1, .. }, groups: 1, height, width } => {
-            pointwise_grad(l, node, value, window, [height, width])?;
+            pointwise_grad(l, node, value, window, 1, [height, width])?;
         }
         Op::ConvInputGrad { window, groups, height, width } if is_depthwise(l, node, window, groups)? => {
             depthwise(l, node, value, window, groups, Some([height, width]))?;
         }
+        Op::Conv { window: window @ Window { kernel: 1, .. }, groups } if groups <= grouped::MOST_PRODUCTS => {
+            pointwise(l, node, value, window, groups)?;
+        }
+        Op::ConvInputGrad { window: window @ Window { kernel: 1, .. }, groups, height, width }
+            if groups <= grouped::MOST_PRODUCTS =>
+        {
+            pointwise_grad(l, node, value, window, groups, [height, width])?;
+        }
+        Op::ChannelShuffle { groups } => grouped::shuffle(l, node, value, groups, Nhwc)?,
         Op::Relu | Op::ReluGrad | Op::Sigmoid | Op::SigmoidGrad | Op::Add | Op::Mul | Op::SumPixels => {
             portable::simple(l, node, value, Nhwc)?;
         }
@@ -199,7 +208,8 @@ fn is_depthwise(l: &Lowerer<'_>, node: &Node, window: Window, groups: u32) -> Re
 }
 
 /// A 1x1 convolution: the pixels, as rows of a matrix, times the transposed weight.
-fn pointwise(l: &mut Lowerer<'_>, node: &Node, value: Value, window: Window) -> Result<(), GraphError> {
+fn pointwise(l: &mut Lowerer<'_>, node: &Node, value: Value, window: Window, groups: u32) -> Result<(), GraphError> {
+    let [inputs, outputs] = [l.shape(node.inputs[0])?.channels, l.shape(value)?.channels];
     let mut x = l.read(node.inputs[0], Nhwc)?;
     if window.stride > 1 {
         let (start, end) = (l.integers(&[0, 0]), l.integers(&[i64::from(i32::MAX), i64::from(i32::MAX)]));
@@ -212,10 +222,10 @@ fn pointwise(l: &mut Lowerer<'_>, node: &Node, value: Value, window: Window) -> 
     let target = Some((value, Nhwc));
     match node.inputs.get(2) {
         None => {
-            l.node_to(target, "MatMul", &[&x, &w], &[]);
+            grouped::product(l, target, (&x, inputs), (&w, 1, outputs), groups);
         }
         Some(&bias) => {
-            let product = l.node("MatMul", &[&x, &w], &[]);
+            let product = grouped::product(l, None, (&x, inputs), (&w, 1, outputs), groups);
             let bias = l.read(bias, Nchw)?;
             l.node_to(target, "Add", &[&product, &bias], &[]);
         }
@@ -234,17 +244,19 @@ fn pointwise_grad(
     node: &Node,
     value: Value,
     window: Window,
+    groups: u32,
     extent: [u32; 2],
 ) -> Result<(), GraphError> {
     let g = l.read(node.inputs[0], Nhwc)?;
     let w = matrix(l, node.inputs[1])?;
+    let small = l.shape(node.inputs[0])?;
+    let is_last = window.stride == 1;
     let target = Some((value, Nhwc));
-    if window.stride == 1 {
-        l.node_to(target, "MatMul", &[&g, &w], &[]);
+    let out = small.channels;
+    let dx = grouped::product(l, target.filter(|_| is_last), (&g, out), (&w, 0, out), groups);
+    if is_last {
         return Ok(());
     }
-    let dx = l.node("MatMul", &[&g, &w], &[]);
-    let small = l.shape(node.inputs[0])?;
     let [height, width, channels] = [small.height, small.width, l.shape(value)?.channels].map(i64::from);
     let stride = i64::from(window.stride);
     // Zeros after every pixel of a row, and a row of zeros after every row.

@@ -5,6 +5,7 @@
 //! portable nodes. [`inference`] folds BatchNorms away.
 
 pub mod fused;
+mod grouped;
 pub mod inference;
 pub mod portable;
 

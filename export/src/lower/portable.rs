@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     Layout::{self, Nchw},
-    Lowerer,
+    Lowerer, grouped,
 };
 
 /// Adds the nodes of one primitive.
@@ -44,6 +44,7 @@ pub(crate) fn emit(l: &mut Lowerer<'_>, node: &Node, value: Value) -> Result<(),
             Ok(())
         }
         Op::SignAgreement if node.inputs.len() == 1 => sign_agreement(l, node, value),
+        Op::ChannelShuffle { groups } => grouped::shuffle(l, node, value, *groups, Nchw),
         Op::SoftmaxCrossEntropy => softmax_cross_entropy(l, node, value),
         Op::SoftmaxCrossEntropyGrad => softmax_cross_entropy_grad(l, node, value),
         Op::AvgPoolGrad { window, height, width } => avg_pool_grad(l, node, value, *window, [*height, *width]),
@@ -166,14 +167,13 @@ fn conv_input_grad(
         l.node_to(target, "Conv", &[&g, &w], &conv_attrs(window, 1, groups));
         return Ok(());
     }
-    if groups == 1 && (window.stride == 1 || window.kernel == 1) {
-        let turned =
-            l.once(format!("{w} transposed"), |l| l.node("Transpose", &[&w], &[("perm", [1, 0, 2, 3].into())]));
+    if window.stride == 1 || window.kernel == 1 {
+        let turned = grouped::turned(l, &w, dims, groups)?;
         let w = flipped(l, &turned, window);
         let is_last = window.stride == 1;
-        let dx = l.node_to(target.filter(|_| is_last), "Conv", &[&g, &w], &conv_attrs(window, 1, 1));
+        let dx = l.node_to(target.filter(|_| is_last), "Conv", &[&g, &w], &conv_attrs(window, 1, groups));
         if !is_last {
-            let small = Shape { channels: per_group, ..small };
+            let small = Shape { channels: per_group * groups, ..small };
             spread(l, &dx, small, window.stride, extent, target);
         }
         return Ok(());

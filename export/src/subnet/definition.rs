@@ -1,6 +1,6 @@
 //! What a path is, in words that training programs understand.
 
-use nasbn_models::{Combine, Form, Path, Primitive, Program, Selection, Supernet, cost::CostTable};
+use nasbn_models::{Combine, Path, Primitive, Program, Selection, Supernet, cost::CostTable};
 use serde_json::{Value, json};
 
 use crate::weights::program_weights;
@@ -90,6 +90,7 @@ fn steps(program: &Program, key: &str) -> Vec<Value> {
                 "count_include_pad": false,
             }),
             Primitive::GlobalAvgPool => json!({ "op": "global_avg_pool" }),
+            Primitive::ChannelShuffle { groups } => json!({ "op": "channel_shuffle", "groups": groups }),
             Primitive::Linear => json!({ "op": "linear", "parameters": numbered("linear") }),
         };
         value["inputs"] = json!(step.inputs.as_slice());
@@ -116,8 +117,9 @@ pub fn timm_arch_def(supernet: &Supernet, path: &Path) -> Option<Value> {
     for (e, edge) in supernet.edges.iter().enumerate() {
         let operator = &supernet.operators[usize::from(supernet.operator_on(edge, path))];
         let unchanged = edge.stride == 1 && supernet.nodes[usize::from(edge.from)].shape.channels == edge.channels;
-        match (&operator.timm, &operator.form, edge.selection) {
-            (Some(block), ..) => {
+        match (&operator.timm, edge.selection) {
+            _ if unchanged && operator.form.is_identity() => {}
+            (Some(block), _) => {
                 if !head.is_empty() {
                     return None;
                 }
@@ -128,8 +130,7 @@ pub fn timm_arch_def(supernet: &Supernet, path: &Path) -> Option<Value> {
                 }
                 channels = Some(edge.channels);
             }
-            (None, Form::Identity, _) if unchanged => {}
-            (None, _, Selection::Fixed(_)) => {
+            (None, Selection::Fixed(_)) => {
                 let program = supernet.program(e, supernet.operator_on(edge, path)).ok()?;
                 let part = if stages.is_empty() && is_stem(supernet, e) { &mut stem } else { &mut head };
                 part.push(json!({ "operator": operator.name, "steps": steps(&program, &supernet.key(e, supernet.operator_on(edge, path))) }));

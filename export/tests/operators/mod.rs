@@ -38,6 +38,26 @@ pub fn conv(kernel: u8, width: Width, depthwise: bool, strided: bool) -> Layer {
     Layer::Conv { kernel, width, depthwise, strided }
 }
 
+pub fn grouped(kernel: u8, width: Width, groups: u32, strided: bool) -> Layer {
+    Layer::GroupedConv { kernel, width, groups, strided }
+}
+
+/// A block of FBNet's space without expansion, its 1x1 convolutions in groups, channels shuffled between them.
+pub fn shuffled(kernel: u8, groups: u32) -> Operator {
+    let layers = vec![
+        grouped(1, Width::Same, groups, false),
+        Layer::BatchNorm,
+        Layer::Relu,
+        Layer::ChannelShuffle { groups },
+        conv(kernel, Width::Same, true, true),
+        Layer::BatchNorm,
+        Layer::Relu,
+        grouped(1, Width::Output, groups, false),
+        Layer::BatchNorm,
+    ];
+    operator(&format!("g{groups}k{kernel}"), layers, true)
+}
+
 pub fn operator(name: &str, layers: Vec<Layer>, residual: bool) -> Operator {
     Operator { name: name.into(), form: Form::Layers { layers, residual }, timm: None }
 }
@@ -120,6 +140,20 @@ pub fn cases() -> Vec<Case> {
     add(&mbconv(17, 2, false), s(2, 5, 4), s(2, 5, 4), 1, false, 1);
     add(&head, s(5, 3, 3), s(4, 1, 1), 1, false, 3);
     add(&deep_head, s(5, 3, 3), s(4, 1, 1), 1, false, 3);
+    let skip = Operator { name: "skip".into(), form: Form::Skip, timm: None };
+    let groups = |kernel, groups| {
+        let layers = vec![grouped(kernel, Width::Output, groups, true), Layer::BatchNorm, Layer::Relu];
+        operator(&format!("groups{groups}k{kernel}"), layers, false)
+    };
+    add(&skip, s(3, 5, 4), s(3, 5, 4), 1, true, 2);
+    add(&skip, s(3, 7, 7), s(5, 4, 4), 2, true, 2);
+    // Six channels, so that a shuffle is not its own inverse.
+    add(&shuffled(3, 2), s(6, 5, 4), s(6, 5, 4), 1, true, 2);
+    add(&shuffled(5, 3), s(6, 7, 5), s(9, 4, 3), 2, true, 2);
+    add(&groups(1, 2), s(6, 7, 5), s(4, 4, 3), 2, false, 2);
+    add(&groups(3, 2), s(4, 5, 4), s(6, 5, 4), 1, false, 2);
+    add(&groups(3, 3), s(6, 7, 5), s(3, 4, 3), 2, false, 2);
+    add(&groups(1, 9), s(18, 3, 2), s(9, 3, 2), 1, false, 2);
     cases
 }
 

@@ -98,7 +98,9 @@ fn misfit(file: &SpaceFile, places: &[usize], error: SupernetError) -> Problem {
         SupernetError::Operator { edge, operator, source } => {
             let defined = file.operator.keys().find(|name| *name.get_ref() == operator);
             let at = match source {
-                ProgramError::OutputShape { .. } | ProgramError::LinearInput(_) => places.get(edge).copied(),
+                ProgramError::OutputShape { .. } | ProgramError::LinearInput(_) | ProgramError::Groups { .. } => {
+                    places.get(edge).copied()
+                }
                 _ => defined.map(|name| name.span().start),
             };
             Problem { at: at.unwrap_or(0), text: format!("operator `{operator}` does not fit: {source}") }

@@ -53,6 +53,7 @@ impl From<Text> for TextForm {
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Kind {
     Identity,
+    Skip,
     None,
     InvertedResidual,
     Conv,
@@ -89,6 +90,7 @@ pub(super) enum LayerKind {
     SqueezeExcitation,
     GlobalAvgPool,
     Linear,
+    ChannelShuffle,
 }
 
 /// One layer of an operator of kind `layers`; flat for the same reason.
@@ -99,6 +101,7 @@ pub(super) struct LayerItem {
     pub kernel: Option<Spanned<u8>>,
     pub width: Option<Spanned<WidthItem>>,
     pub depthwise: Option<Spanned<bool>>,
+    pub groups: Option<Spanned<u32>>,
     pub strided: Option<Spanned<bool>>,
     pub divisor: Option<Spanned<u8>>,
 }

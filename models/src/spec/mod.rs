@@ -15,6 +15,7 @@ pub const BUILTIN: &[(&str, &str)] = &[
     ("nas-bench-macro", include_str!("../../spaces/nas-bench-macro.toml")),
     ("mobilenet", include_str!("../../spaces/mobilenet.toml")),
     ("mnasnet", include_str!("../../spaces/mnasnet.toml")),
+    ("fbnet", include_str!("../../spaces/fbnet.toml")),
 ];
 
 /// Text of a built-in space.

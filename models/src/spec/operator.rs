@@ -84,6 +84,7 @@ pub(super) fn operator(name: &Spanned<String>, table: &OperatorTable, scale: &Sc
     }
     let (kind, allowed): (&str, &[&str]) = match table.kind.get_ref() {
         Kind::Identity => ("identity", &[]),
+        Kind::Skip => ("skip", &[]),
         Kind::None => ("none", &[]),
         Kind::InvertedResidual => ("inverted-residual", &["expansion", "kernel", "squeeze_excitation"]),
         Kind::Conv => ("conv", &["kernel", "depthwise"]),
@@ -108,6 +109,8 @@ pub(super) fn operator(name: &Spanned<String>, table: &OperatorTable, scale: &Sc
     let chain = |layers| Form::Layers { layers, residual: false };
     let (form, timm) = match table.kind.get_ref() {
         Kind::Identity => (Form::Identity, None),
+        // Where it is no identity, timm's block of a convolution, its BatchNorm and its ReLU.
+        Kind::Skip => (Form::Skip, Some("cn_r1_k1_s{s}_c{c}".into())),
         Kind::None => (Form::Absent, None),
         Kind::InvertedResidual => inverted_residual(table, owner)?,
         Kind::Conv => {
@@ -172,25 +175,31 @@ fn inverted_residual(table: &OperatorTable, owner: (&str, usize)) -> Result<(For
 
 fn layer(item: &LayerItem, scale: &Scale) -> Result<Layer, Problem> {
     let (name, allowed): (&str, &[&str]) = match item.layer.get_ref() {
-        LayerKind::Conv => ("conv", &["kernel", "width", "depthwise", "strided"]),
+        LayerKind::Conv => ("conv", &["kernel", "width", "depthwise", "groups", "strided"]),
         LayerKind::BatchNorm => ("batch-norm", &[]),
         LayerKind::Relu => ("relu", &[]),
         LayerKind::AvgPool => ("avg-pool", &["kernel", "strided"]),
         LayerKind::SqueezeExcitation => ("squeeze-excitation", &["divisor"]),
         LayerKind::GlobalAvgPool => ("global-avg-pool", &[]),
         LayerKind::Linear => ("linear", &["width"]),
+        LayerKind::ChannelShuffle => ("channel-shuffle", &["groups"]),
     };
     let owner = format!("a layer `{name}`");
     let present = [
         ("kernel", start(&item.kernel)),
         ("width", start(&item.width)),
         ("depthwise", start(&item.depthwise)),
+        ("groups", start(&item.groups)),
         ("strided", start(&item.strided)),
         ("divisor", start(&item.divisor)),
     ];
     only(allowed, &present, &owner)?;
     let owner = (owner.as_str(), item.layer.span().start);
     let strided = flag(&item.strided);
+    let groups = || match item.groups {
+        None => Ok(1),
+        _ => needed(&item.groups, "groups", owner),
+    };
     let width = || {
         Ok(match item.width.as_ref().map(|w| *w.get_ref()).unwrap_or_default() {
             WidthItem::Output => Width::Output,
@@ -205,7 +214,14 @@ fn layer(item: &LayerItem, scale: &Scale) -> Result<Layer, Problem> {
                 let text = "a depthwise convolution keeps its channels, so its `width` is \"same\" or left out".into();
                 return Err(Problem { at: start(&item.width).unwrap_or(owner.1), text });
             }
+            if let Some(at) = start(&item.groups) {
+                let text = "a depthwise convolution has a group for every channel, so `groups` must be left out".into();
+                return Err(Problem { at, text });
+            }
             conv(kernel(&item.kernel, owner)?, Width::Same, true, strided)
+        }
+        LayerKind::Conv if groups()? > 1 => {
+            Layer::GroupedConv { kernel: kernel(&item.kernel, owner)?, width: width()?, groups: groups()?, strided }
         }
         LayerKind::Conv => conv(kernel(&item.kernel, owner)?, width()?, false, strided),
         LayerKind::BatchNorm => Layer::BatchNorm,
@@ -214,5 +230,6 @@ fn layer(item: &LayerItem, scale: &Scale) -> Result<Layer, Problem> {
         LayerKind::SqueezeExcitation => Layer::SqueezeExcitation { divisor: needed(&item.divisor, "divisor", owner)? },
         LayerKind::GlobalAvgPool => Layer::GlobalAvgPool,
         LayerKind::Linear => Layer::Linear { width: width()? },
+        LayerKind::ChannelShuffle => Layer::ChannelShuffle { groups: needed(&item.groups, "groups", owner)? },
     })
 }

@@ -9,6 +9,7 @@ pub mod linear;
 pub mod loss;
 pub mod pointwise;
 pub mod pool;
+pub mod shuffle;
 pub mod signs;
 
 use ndarray::{ArrayD, ArrayView1, ArrayView2, ArrayView4, Ix1, Ix2, Ix4};
