@@ -10,7 +10,9 @@ use nasbn_export::{bundle::Bundle, subnet::SubnetError};
 use nasbn_models::{
     Path,
     manifest::{Lowering, Manifest, Owner, Role},
+    sample,
 };
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
     blocks::Block,
@@ -156,7 +158,11 @@ impl Bench<'_> {
         mut progress: impl FnMut(f64),
     ) -> Result<(), BenchError> {
         let groups = paths.chunks(GROUP).len().max(1) as f64;
+        let mut paths: Vec<&Path> = paths.iter().collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(rules.seed);
         for pass in 1..=PASSES {
+            // Other groups in every pass: those that are compared are not always measured at the same time.
+            sample::shuffle(&mut rng, &mut paths);
             let part = |whole: u32| (whole * pass).div_ceil(PASSES);
             let rules = Rules {
                 min_time: rules.min_time * pass / PASSES,
@@ -167,11 +173,11 @@ impl Bench<'_> {
             for (number, group) in paths.chunks(GROUP).enumerate() {
                 let before = f64::from(pass - 1) / f64::from(PASSES);
                 let mut inner = |share: f64| progress(before + (number as f64 + share) / groups / f64::from(PASSES));
-                let known = |path: &&Path| {
+                let known = |path: &Path| {
                     let timed = done(&[self.times.of(&network_name(bundle, path)).to_vec()], &rules) >= 1.0;
                     timed && (meter.is_none() || !self.times.of(&energy_name(bundle, path)).is_empty())
                 };
-                let left: Vec<&Path> = group.iter().filter(|path| !known(path)).collect();
+                let left: Vec<&Path> = group.iter().copied().filter(|path| !known(path)).collect();
                 let mut items = Vec::new();
                 for path in &left {
                     let name = network_name(bundle, path);

@@ -187,7 +187,7 @@ mod tests {
             (all.to_owned(), "1 of the space's operators are missing, the first of them `three` of layer 0"),
             ("0,identity,0\n0,one,0.1\n0,three,1\n".to_owned(), "no line `base`"),
             ("base,,-1\n".to_owned(), "line 2: a base of -1 ms"),
-            (String::new(), "missing"),
+            (String::new(), "no rows"),
         ] {
             let error = blocks(&supernet, &format!("{HEAD}{rows}")).unwrap_err();
             assert!(error.to_string().contains(expected), "{rows}: {error}");

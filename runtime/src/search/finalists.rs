@@ -166,7 +166,12 @@ pub fn search<E>(
     // Random search pays for the same number of dear evaluations.
     let count = if plan.free { finalists.len() } else { plan.evaluations };
     let options = Nsga2Options { evaluations: count, ..options };
-    let drawn = evolved(nsga2::random_search(supernet, &options, &mut all_of, |_, _| {}))?;
+    // What is predicted to be over the limits is passed over: it costs random search nothing.
+    let within = |paths: &[Path]| -> Result<Vec<Assessed>, E> {
+        let pass = |a: Assessed| if a.excess > 0.0 { Assessed { score: f64::NAN, ..a } } else { a };
+        Ok(all_of(paths)?.into_iter().map(pass).collect())
+    };
+    let drawn = evolved(nsga2::random_search(supernet, &options, within, |_, _| {}))?;
     let random = measured(&choose(&drawn, f64::INFINITY, finalists.len()), FoundBy::RandomSearch, &mut dear)?;
     let winner = best(finalists.iter().chain(&random), plan.budget_ms).cloned();
     let front = archive.front().into_iter().cloned().collect();
