@@ -4,7 +4,7 @@ mod measured;
 mod model;
 mod report;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use clap::Args;
 use nasbn_export::bundle::Bundle;
@@ -70,6 +70,10 @@ pub struct LatencyArgs {
     /// Least number of runs that each is measured
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     min_runs: u32,
+    /// Take whole networks from this file instead of at random: a CSV file with a column `path` or `arch`, or a path a
+    /// line; they are shuffled, and equal ones taken once
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["onnx", "import"])]
+    paths: Option<PathBuf>,
     /// Whole networks that the prediction is fitted to
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     networks: u32,
@@ -187,16 +191,26 @@ pub fn device(board: &Board) -> String {
     board.model.clone().unwrap_or_else(|| format!("unknown ({})", std::env::consts::ARCH))
 }
 
-/// Distinct random networks of the space: those to fit to, and those to check on.
-fn networks(supernet: &Supernet, args: &LatencyArgs) -> (Vec<Path>, Vec<Path>) {
+/// Distinct networks, at random or from a file: those to fit to, and those to check on.
+fn networks(supernet: &Supernet, args: &LatencyArgs) -> Result<(Vec<Path>, Vec<Path>), Failure> {
     let (fit, check) = (args.networks as usize, args.check as usize);
     let canonical = CanonicalTable::new(supernet);
-    let drawn = setup::distinct_random_paths(supernet, fit + check, args.seed);
-    let mut all: Vec<Path> = drawn.iter().map(|path| canonical.of(path)).collect();
-    // A small space is shared out in proportion.
+    let drawn = match &args.paths {
+        Some(file) => {
+            let mut paths = setup::paths_of(file, supernet)?;
+            sample::shuffle(&mut ChaCha8Rng::seed_from_u64(args.seed), &mut paths);
+            paths
+        }
+        None => setup::distinct_random_paths(supernet, fit + check, args.seed),
+    };
+    let mut seen = HashSet::new();
+    let drawn = drawn.iter().map(|path| canonical.of(path));
+    let mut all: Vec<Path> = drawn.filter(|path| supernet.is_connected(path) && seen.insert(path.clone())).collect();
+    all.truncate(fit + check);
+    // What there is of a small space is shared out in proportion.
     let share = (all.len() * fit).checked_div(fit + check).unwrap_or(0);
     let check = all.split_off(share);
-    (all, check)
+    Ok((all, check))
 }
 
 impl LatencyArgs {

@@ -97,6 +97,9 @@ pub struct SearchArgs {
     /// Most latency of one run, as measured on this machine (8ms, 750us)
     #[arg(long, value_name = "TIME", value_parser = units::milliseconds, requires = "latency")]
     budget: Option<f64>,
+    /// Search only among these networks: a CSV file with a column `path` or `arch`, or a path a line
+    #[arg(long, value_name = "FILE", requires = "latency")]
+    paths: Option<PathBuf>,
     /// Most energy of one run, by the prediction of a table that has energies (25mJ)
     #[arg(long, value_name = "ENERGY", value_parser = units::millijoules, requires = "latency")]
     energy_budget: Option<f64>,

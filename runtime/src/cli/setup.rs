@@ -266,6 +266,11 @@ pub fn paths(args: &PathsArgs, supernet: &Supernet, seed: u64) -> Result<Vec<Pat
     let Some(file) = &args.paths else {
         return Err(Failure::usage("no paths were asked for").hint("name some with --paths FILE or --random N"));
     };
+    paths_of(file, supernet)
+}
+
+/// The paths in a file, or on stdin for `-`.
+pub fn paths_of(file: &FsPath, supernet: &Supernet) -> Result<Vec<Path>, Failure> {
     let wanted = "--paths wants a CSV file with a column `path` or `arch`, or a path a line";
     let text = text(file, wanted)?;
     let texts =

@@ -8,6 +8,8 @@ mod bench;
 mod bench_candidates;
 #[path = "../xtask/demo.rs"]
 mod demo;
+#[path = "../xtask/hw_nas_bench.rs"]
+mod hw_nas_bench;
 #[path = "../xtask/lint.rs"]
 mod lint;
 #[path = "../xtask/peer.rs"]
@@ -75,6 +77,13 @@ enum Task {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
+    /// Turn latencies of HW-NAS-Bench's FBNet space into files for `nasbn latency --import`
+    HwNasBench {
+        /// Directory with fbnet_lut.csv and fbnet_e2e_dev.csv
+        from: PathBuf,
+        /// Directory to write: blocks-DEVICE.csv, networks-DEVICE.csv
+        to: PathBuf,
+    },
     /// Check what no compiler checks: file sizes, and where `unsafe` stands
     Lint,
 }
@@ -84,6 +93,7 @@ fn main() -> ExitCode {
         Task::Demo { cifar10 } => demo(cifar10.as_deref()),
         Task::Test { arguments } => test(&arguments),
         Task::AccelNasbench { from, to, rows, seed } => accel_nasbench::run(&from, &to, rows, seed),
+        Task::HwNasBench { from, to } => hw_nas_bench::run(&from, &to),
         Task::Lint => root().and_then(|root| lint::run(&root)),
         Task::Bench { python, threads } => benchmark("step", bench::run, &python, threads),
         Task::BenchCandidates { python, threads } => benchmark("candidates", bench_candidates::run, &python, threads),

@@ -3,13 +3,14 @@
 use std::{path::Path as FsPath, time::Duration};
 
 use nasbn_export::bundle::Bundle;
-use nasbn_models::Path;
+use nasbn_models::{Path, Supernet};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{LatencyArgs, conditions, networks, noise, pairs, report};
 use crate::{
     board::{Board, energy::EnergyMeter, power::Rails},
-    cli::{Failure, output, setup},
+    cli::{Failure, fingerprint, output, setup},
     engine::{EngineError, Opener},
     journal,
     latency::{
@@ -25,6 +26,12 @@ use crate::{
 /// Time between two readings of the rails.
 const RAILS_EVERY: Duration = Duration::from_millis(10);
 
+/// Names networks, in their order.
+fn names(supernet: &Supernet, paths: &[Path]) -> String {
+    let texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
+    fingerprint::hex(&Sha256::digest(texts.join("\n")))
+}
+
 /// Measures blocks and networks and fits the table.
 pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<LatencyTable, Failure> {
     let supernet = &bundle.manifest().supernet;
@@ -36,14 +43,14 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<LatencyT
         before.warnings().iter().for_each(|warning| output::words(format_args!("warning: {warning}")));
     }
     let conditions = conditions(bundle, &library, (setup::threads(&args.library), args.batch), &before);
-    let (fit, check) = networks(supernet, args);
+    let (fit, check) = networks(supernet, args)?;
     let of_blocks = args.rules(Duration::from_millis(20), Duration::from_millis(300), Duration::from_millis(15));
     let of_networks = args.rules(Duration::from_millis(50), Duration::from_millis(300), Duration::from_millis(30));
     let run: Map<String, Value> = [
         ("nasbn", json!(env!("CARGO_PKG_VERSION"))),
         ("conditions", json!(conditions)),
         ("blocks", json!(of_blocks)),
-        ("networks", json!([of_networks, fit.len(), check.len()])),
+        ("networks", json!([of_networks, names(supernet, &fit), names(supernet, &check)])),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into_iter()

@@ -3,9 +3,9 @@
 mod candidates;
 mod outcome;
 
-use std::{fs, path::Path as FsPath, sync::atomic::Ordering};
+use std::{collections::HashSet, fs, path::Path as FsPath, sync::atomic::Ordering};
 
-use nasbn_models::{Path, canonical::CanonicalTable, cost::CostTable, manifest::MemoryMode};
+use nasbn_models::{Path, Supernet, canonical::CanonicalTable, cost::CostTable, manifest::MemoryMode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -52,6 +52,13 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     if args.dry_run {
         return dry_run(args, objective, &plan, CanonicalTable::new(&supernet).count(&supernet));
     }
+    let allowed: Option<HashSet<Path>> = match &args.paths {
+        Some(file) => {
+            let canonical = CanonicalTable::new(&supernet);
+            Some(setup::paths_of(file, &supernet)?.iter().map(|path| canonical.of(path)).collect())
+        }
+        None => None,
+    };
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let data = setup::dataset(&args.data, &supernet)?;
     let (choose, report) = setup::halves(&data, &args.validation, args.seed)?;
@@ -66,6 +73,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     let encoded = table.encode().map_err(|error| latency::at(file, &error))?;
     let options = json!({
         "plan": plan, "limits": limits, "min_time": args.min_time, "table": fingerprint::hex(&Sha256::digest(&encoded)),
+        "among": allowed.as_ref().map(|allowed| digest_of(&supernet, allowed)),
     });
     let run = described(args, (objective, options), &session, &parameters, &data);
     let mut record = record(args, &run, &supernet)?;
@@ -94,6 +102,10 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     let costs = CostTable::new(&supernet);
     let limits_of_costs = args.limits();
     let opener = session.network.opener()?;
+    let keeps = |path: &Path| {
+        limits_of_costs.excess(&costs.cost(path)) <= 0.0
+            && allowed.as_ref().is_none_or(|allowed| allowed.contains(path))
+    };
     let source = match &composite {
         Some(composite) => Source::Composite {
             network: &mut session.network,
@@ -110,6 +122,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         costs: &costs,
         table: &table,
         limits: &limits,
+        allowed: allowed.as_ref(),
         indicator: objective.indicator,
         source,
         record: &mut record,
@@ -128,7 +141,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         &supernet,
         &plan,
         |path| candidates.borrow_mut().cheap(path),
-        |path| limits_of_costs.excess(&costs.cost(path)) <= 0.0,
+        keeps,
         |paths: &[Path]| candidates.borrow_mut().dear(paths),
         |done, total| {
             bar.set_length(total as u64);
@@ -162,6 +175,13 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     times.remove()?;
     end(record, &args.out, present || exit == Exit::Done)?;
     failure.map_or(Ok(Exit::Done), Err)
+}
+
+/// Names a set of networks.
+fn digest_of(supernet: &Supernet, paths: &HashSet<Path>) -> String {
+    let mut texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
+    texts.sort();
+    fingerprint::hex(&Sha256::digest(texts.join("\n")))
 }
 
 /// Whether the table may be used here.

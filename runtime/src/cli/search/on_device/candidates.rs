@@ -1,6 +1,7 @@
 //! What is asked of networks: cheaply of many, dearly of a few.
 
 use std::{
+    collections::HashSet,
     path::Path as FsPath,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -49,6 +50,8 @@ pub struct Candidates<'a> {
     pub costs: &'a CostTable,
     pub table: &'a LatencyTable,
     pub limits: &'a BudgetLimits,
+    /// The only networks that are searched among.
+    pub allowed: Option<&'a HashSet<Path>>,
     pub indicator: &'static Indicator,
     pub source: Source<'a>,
     pub record: &'a mut Record,
@@ -66,6 +69,9 @@ impl Candidates<'_> {
     pub fn cheap(&mut self, path: &Path) -> Result<Assessed, Failure> {
         let cost = self.costs.cost(path);
         let latency = self.table.latency(path);
+        if self.allowed.is_some_and(|allowed| !allowed.contains(path)) {
+            return Ok(Assessed { score: f64::NAN, cost: latency, excess: f64::INFINITY });
+        }
         let over = |value: f64, limit: Option<f64>| limit.map_or(0.0, |limit| (value / limit - 1.0).max(0.0));
         let excess = [
             over(latency, Some(self.limits.latency_ms)),
