@@ -99,6 +99,11 @@ impl PathTable {
         Some(Self { intercept: self.intercept + other.intercept, offsets: self.offsets.clone(), values })
     }
 
+    /// The table whose sums begin with `intercept` more.
+    pub fn raised(&self, intercept: f64) -> Self {
+        Self { intercept: self.intercept + intercept, ..self.clone() }
+    }
+
     /// Whether it is a table over the choices of `supernet`, of finite numbers.
     pub fn fits(&self, supernet: &Supernet) -> bool {
         let columns: usize = supernet.choices.iter().map(|choice| choice.candidates.len()).sum();
@@ -139,35 +144,14 @@ impl PathTable {
         }
         let offsets = offsets(supernet);
         let columns: usize = supernet.choices.iter().map(|choice| choice.candidates.len()).sum();
-        let mean_y = y[..n].iter().sum::<f64>() / n as f64;
-        // Rows of indicator variables, centred, so that the intercept is the mean.
         let mut x = vec![0.0; n * columns];
         for (row, path) in x.chunks_exact_mut(columns.max(1)).zip(paths) {
             for (&offset, &choice) in offsets.iter().zip(path.choices()) {
                 row[offset as usize + usize::from(choice)] = 1.0;
             }
         }
-        let means: Vec<f64> =
-            (0..columns).map(|c| x.iter().skip(c).step_by(columns.max(1)).sum::<f64>() / n as f64).collect();
-        for row in x.chunks_exact_mut(columns.max(1)) {
-            row.iter_mut().zip(&means).for_each(|(x, mean)| *x -= mean);
-        }
-        let mut gram = vec![0.0; columns * columns];
-        let mut right = vec![0.0; columns];
-        for (row, &y) in x.chunks_exact(columns.max(1)).zip(y) {
-            for (a, &xa) in row.iter().enumerate() {
-                right[a] += xa * (y - mean_y);
-                for (g, &xb) in gram[a * columns..][..columns].iter_mut().zip(row) {
-                    *g += xa * xb;
-                }
-            }
-        }
-        for a in 0..columns {
-            gram[a * columns + a] += ridge;
-        }
-        let factor = Cholesky::new(gram, columns);
-        let values = factor.solve(right);
-        let intercept = mean_y - means.iter().zip(&values).map(|(mean, value)| mean * value).sum::<f64>();
+        let mean_y = y[..n].iter().sum::<f64>() / n as f64;
+        let Ridge { intercept, coefficients: values, centred: x, factor } = Ridge::fit(x, columns, &y[..n], ridge);
         let table = Self { intercept, offsets, values };
         let (mut press, mut total) = (0.0, 0.0);
         for ((row, path), &y) in x.chunks_exact(columns.max(1)).zip(paths).zip(y) {
@@ -189,6 +173,48 @@ fn offsets(supernet: &Supernet) -> Vec<u32> {
         start
     };
     supernet.choices.iter().map(start).collect()
+}
+
+/// Least squares with a ridge: minimises `sum_i (y_i - b - x_i . c)^2 + ridge |c|^2`, the intercept b unpenalised (Hoerl
+/// & Kennard 1970).
+pub(crate) struct Ridge {
+    /// b.
+    pub intercept: f64,
+    /// c.
+    pub coefficients: Vec<f64>,
+    /// Rows of x, the mean of each column taken away.
+    centred: Vec<f64>,
+    factor: Cholesky,
+}
+
+impl Ridge {
+    /// Fits `y` to as many rows of `columns` numbers each. `ridge` must be above 0.
+    pub fn fit(mut x: Vec<f64>, columns: usize, y: &[f64], ridge: f64) -> Self {
+        let n = y.len().max(1) as f64;
+        let mean_y = y.iter().sum::<f64>() / n;
+        // Centred, so that the intercept is the mean.
+        let means: Vec<f64> = (0..columns).map(|c| x.iter().skip(c).step_by(columns.max(1)).sum::<f64>() / n).collect();
+        for row in x.chunks_exact_mut(columns.max(1)) {
+            row.iter_mut().zip(&means).for_each(|(x, mean)| *x -= mean);
+        }
+        let mut gram = vec![0.0; columns * columns];
+        let mut right = vec![0.0; columns];
+        for (row, &y) in x.chunks_exact(columns.max(1)).zip(y) {
+            for (a, &xa) in row.iter().enumerate() {
+                right[a] += xa * (y - mean_y);
+                for (g, &xb) in gram[a * columns..][..columns].iter_mut().zip(row) {
+                    *g += xa * xb;
+                }
+            }
+        }
+        for a in 0..columns {
+            gram[a * columns + a] += ridge;
+        }
+        let factor = Cholesky::new(gram, columns);
+        let coefficients = factor.solve(right);
+        let intercept = mean_y - means.iter().zip(&coefficients).map(|(mean, c)| mean * c).sum::<f64>();
+        Self { intercept, coefficients, centred: x, factor }
+    }
 }
 
 /// Lower triangle of a positive definite matrix `A = L L^T`, row by row.

@@ -2,14 +2,19 @@
 //!
 //! A block that is measured by itself pays for a session of its own, and its caches are warmer than in a network. So the sum
 //! is corrected by what whole networks take: first by an overhead and a slope; then, if networks that were left out of the
-//! fit are predicted better for it, by a table of what remains (a number a choice and candidate, with a ridge).
+//! fit are predicted better for it, by a table of what remains. That table has a number for each operator, wherever it
+//! stands, and one more for each block, with a ridge on both: few networks tell what operators add (a launch, a change of layout),
+//! more of them what a block adds to that.
 
-use nasbn_models::{Path, Supernet};
+use std::collections::HashMap;
+
+use nasbn_models::{Path, Selection, Supernet};
 use serde::{Deserialize, Serialize};
 
+use super::blocks::distinct;
 use crate::{
     evaluate::rank::kendall_tau_b,
-    path_table::{MIN_PATHS, PathTable},
+    path_table::{MIN_PATHS, PathTable, Ridge},
 };
 
 /// A whole network's latency.
@@ -51,7 +56,7 @@ pub struct Correction {
 /// Parts of the cross-validation.
 const FOLDS: usize = 8;
 /// Ridges that are tried, in runs of a network: larger means less of a table.
-const RIDGES: [f64; 6] = [64.0, 16.0, 4.0, 1.0, 0.25, 0.0625];
+const RIDGES: [f64; 8] = [64.0, 16.0, 4.0, 1.0, 0.25, 0.0625, 0.0156, 0.0039];
 /// Share by which a table must lower the error of networks left out to be preferred to a line alone: less may be chance.
 const WORTH: f64 = 0.1;
 /// Relative error that nobody would lower.
@@ -74,14 +79,15 @@ impl Correction {
         if measured.len() < MIN_PATHS {
             return Self::none(sums);
         }
+        let features = Features::new(supernet);
         let methods = std::iter::once(Method::Line).chain(RIDGES.map(Method::LineAndTable));
         let errors: Vec<(Method, f64)> =
-            methods.map(|method| (method, left_out(supernet, sums, &measured, method))).collect();
+            methods.map(|method| (method, left_out(&features, sums, &measured, method))).collect();
         let line = errors[0];
         let least = errors.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(line);
         let (method, expected_error) = if line.1 > NOTHING && least.1 < (1.0 - WORTH) * line.1 { least } else { line };
         let (overhead_ms, slope) = line_of(sums, &measured);
-        let table = corrected(supernet, sums, &measured, method);
+        let table = corrected(&features, sums, &measured, method);
         Self { method, overhead_ms, slope, table, expected_error }
     }
 }
@@ -110,27 +116,72 @@ fn line_of(sums: &PathTable, measured: &[&Measured]) -> (f64, f64) {
 }
 
 /// The prediction of a method fitted to networks.
-fn corrected(supernet: &Supernet, sums: &PathTable, measured: &[&Measured], method: Method) -> PathTable {
+fn corrected(features: &Features<'_>, sums: &PathTable, measured: &[&Measured], method: Method) -> PathTable {
     let (overhead, slope) = match method {
         Method::Sum => (0.0, 1.0),
         _ => line_of(sums, measured),
     };
     let line = sums.affine(overhead, slope);
     let Method::LineAndTable(ridge) = method else { return line };
-    let paths: Vec<Path> = measured.iter().map(|m| m.path.clone()).collect();
     let rest: Vec<f64> = measured.iter().map(|m| m.ms - line.value(&m.path)).collect();
-    let fit = PathTable::fit(supernet, &paths, &rest, ridge).ok();
-    fit.and_then(|fit| line.plus(&fit.table)).unwrap_or(line)
+    let x: Vec<f64> = measured.iter().flat_map(|m| features.of(&m.path)).collect();
+    let fit = Ridge::fit(x, features.columns, &rest, ridge);
+    line.plus(&features.table(&fit)).unwrap_or(line)
+}
+
+/// What networks are told apart by: how often they have each operator, and each block, on their mixed edges.
+struct Features<'a> {
+    supernet: &'a Supernet,
+    /// Column of the block of an operator on an edge.
+    blocks: HashMap<(usize, u8), usize>,
+    columns: usize,
+}
+
+impl<'a> Features<'a> {
+    fn new(supernet: &'a Supernet) -> Self {
+        let operators = supernet.operators.len();
+        let mut blocks = HashMap::new();
+        let all = distinct(supernet);
+        for (number, block) in all.iter().enumerate() {
+            blocks.extend(block.members.iter().map(|&member| (member, operators + number)));
+        }
+        Self { supernet, blocks, columns: operators + all.len() }
+    }
+
+    /// Counts of a path.
+    fn of(&self, path: &Path) -> Vec<f64> {
+        let mut counts = vec![0.0; self.columns];
+        for (e, edge) in self.supernet.edges.iter().enumerate() {
+            if matches!(edge.selection, Selection::Mixed(_)) {
+                let operator = self.supernet.operator_on(edge, path);
+                counts[usize::from(operator)] += 1.0;
+                if let Some(&block) = self.blocks.get(&(e, operator)) {
+                    counts[block] += 1.0;
+                }
+            }
+        }
+        counts
+    }
+
+    /// The table of a fit.
+    fn table(&self, fit: &Ridge) -> PathTable {
+        let of = |column: usize| fit.coefficients.get(column).copied().unwrap_or(0.0);
+        let entry = |e: usize, operator: u8| match self.supernet.edges[e].selection {
+            Selection::Fixed(_) => 0.0,
+            Selection::Mixed(_) => of(usize::from(operator)) + self.blocks.get(&(e, operator)).map_or(0.0, |&b| of(b)),
+        };
+        PathTable::of_edges(self.supernet, entry).raised(fit.intercept)
+    }
 }
 
 /// Root mean square of the relative errors on networks left out of the fit, a part at a time.
-fn left_out(supernet: &Supernet, sums: &PathTable, measured: &[&Measured], method: Method) -> f64 {
+fn left_out(features: &Features<'_>, sums: &PathTable, measured: &[&Measured], method: Method) -> f64 {
     let folds = FOLDS.min(measured.len());
     let mut squares = 0.0;
     for fold in 0..folds {
         let (out, within): (Vec<_>, Vec<_>) = measured.iter().enumerate().partition(|(i, _)| i % folds == fold);
         let within: Vec<&Measured> = within.into_iter().map(|(_, m)| *m).collect();
-        let table = corrected(supernet, sums, &within, method);
+        let table = corrected(features, sums, &within, method);
         squares += out.into_iter().map(|(_, m)| (table.value(&m.path) / m.ms - 1.0).powi(2)).sum::<f64>();
     }
     (squares / measured.len() as f64).sqrt()
@@ -179,13 +230,20 @@ impl PredictionError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::composite::testing::{random_paths, space};
+    use crate::{composite::testing::random_paths, testing::chain};
 
     /// Differences that rounding explains.
     const EXACT: f64 = 1e-9;
 
+    /// Eight choices of three.
+    fn space() -> Supernet {
+        chain(8)
+    }
+
     fn blocks() -> PathTable {
-        let values: Vec<Vec<f64>> = (0..8).map(|c| vec![0.0, 0.1 + 0.01 * f64::from(c), 0.3]).collect();
+        // Identity, 1x1 and 3x3 convolution, in the order of each layer's candidates.
+        let values: Vec<Vec<f64>> =
+            (0..8).map(|c| if c % 2 == 0 { vec![0.0, 0.1, 0.3] } else { vec![0.0, 0.3, 0.1] }).collect();
         PathTable::new(&space(), 0.5, &values).unwrap()
     }
 
@@ -202,15 +260,18 @@ mod tests {
         assert!((fit.overhead_ms - 0.2).abs() < EXACT && (fit.slope - 0.8).abs() < EXACT, "{fit:?}");
         assert!(fit.expected_error < EXACT);
         let error = PredictionError::of(&fit.table, &measured(100, 2, truth)).unwrap();
-        assert!(error.mape < EXACT && error.within_5 == 1.0 && error.kendall_tau > 0.99, "{error:?}");
+        assert!(error.mape < EXACT && error.within_5 == 1.0 && error.kendall_tau > 0.95, "{error:?}");
     }
 
     #[test]
     fn what_blocks_do_not_tell_is_a_table_and_noise_is_not() {
         let sums = blocks();
-        // On this device the first operator of the last layer is slow, which its block does not show.
-        let truth = |path: &Path| sums.value(path) + if path.choices()[7] == 1 { 0.4 } else { 0.0 };
-        let fit = Correction::fit(&space(), &sums, &measured(80, 1, truth));
+        // On this device 3x3 convolutions are slow in a network, which their block by itself does not show.
+        let slow =
+            |path: &Path| path.choices().iter().zip([2, 1].iter().cycle()).filter(|(c, three)| c == three).count();
+        let truth = |path: &Path| sums.value(path) + 0.1 * slow(path) as f64;
+        // Two dozen networks tell what an operator adds wherever it stands.
+        let fit = Correction::fit(&space(), &sums, &measured(24, 1, truth));
         assert!(matches!(fit.method, Method::LineAndTable(_)), "{fit:?}");
         let check = measured(200, 2, truth);
         let (line, table) = (sums.affine(fit.overhead_ms, fit.slope), fit.table);

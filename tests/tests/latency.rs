@@ -1,0 +1,284 @@
+//! `nasbn latency`: tables, models, imports, and what is wrong with them.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    thread::sleep,
+    time::Duration,
+};
+
+use nasbn_runtime::latency::LatencyTable;
+use nasbn_tests::{Ran, export, program, run, run_command, shared_data, text};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Times that are long enough to see that they are times.
+const SHORT: [&str; 8] = ["--warm-up", "1ms", "--min-time", "3ms", "--networks", "10", "--check", "6"];
+
+/// A small bundle.
+fn bundle() -> &'static Path {
+    static BUNDLE: OnceLock<TempDir> = OnceLock::new();
+    BUNDLE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let space = ["--space", "nas-bench-macro", "--image-size", "8", "--width", "0.25", "--classes", "10"];
+        export(&dir.path().join("bundle"), &space);
+        dir
+    });
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| BUNDLE.get().unwrap().path().join("bundle"))
+}
+
+fn latency(out: &Path, more: &[&str]) -> Ran {
+    let common = ["latency", "--bundle", text(bundle()), "--out", text(out), "--threads", "1"];
+    run("nasbn", &[&common[..], more].concat())
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn a_table_tells_every_block_and_predicts_every_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let [out, exported, times] = ["t.latency", "t.json", "times.json"].map(|name| dir.path().join(name));
+    let more = ["--export", text(&exported), "--export-times", text(&times), "--json"];
+    let summary = json(&latency(&out, &[&SHORT[..], &more].concat()).ok().stdout);
+    let table = LatencyTable::read(&out).unwrap();
+    // Stem and head, and on eight layers two blocks each, and a third where the identity is a convolution.
+    assert_eq!(table.blocks.len(), 2 + 8 * 2 + 3);
+    assert_eq!((table.networks.len(), table.networks.iter().filter(|n| n.in_fit).count()), (16, 10));
+    assert_eq!(summary["error"]["networks"], 6);
+    assert_eq!(table.conditions.threads, 1);
+    assert!(table.networks.iter().all(|n| n.timing.runs >= 10 && n.predicted_ms.is_finite()));
+    let all = json(&fs::read_to_string(&exported).unwrap());
+    assert_eq!(all["blocks"].as_array().unwrap().len(), table.blocks.len());
+    // What the table holds is what was measured: medians of the single times.
+    let times = json(&fs::read_to_string(&times).unwrap());
+    for network in &table.networks {
+        let mut times: Vec<f64> = times["times"][format!("network {}", network.path)]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|t| t.as_f64().unwrap())
+            .collect();
+        assert_eq!(times.len() as u32, network.timing.runs);
+        times.sort_by(f64::total_cmp);
+        let middle = f64::midpoint(times[times.len() / 2], times[(times.len() - 1) / 2]);
+        assert!((middle - network.timing.median_ms).abs() < 1e-9 && times[0] == network.timing.min_ms);
+        assert!(times.iter().sum::<f64>() >= 3.0);
+    }
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn a_measurement_that_was_killed_goes_on_and_keeps_what_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("t");
+    let partial = dir.path().join("t.partial");
+    let arguments = ["latency", "--bundle", text(bundle()), "--out", text(&out), "--threads", "1", "--quiet"];
+    let long = ["--min-time", "40ms", "--networks", "10", "--check", "6"];
+    let mut child = Command::new(program("nasbn"))
+        .args([&arguments[..], &long].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = || fs::read_to_string(&partial).map_or(0, |text| text.lines().count());
+    while lines() < 30 && child.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!out.exists());
+    let before = fs::read_to_string(&partial).unwrap();
+    // Cut in the middle of a line, as a kill or a full disk leaves it.
+    fs::write(&partial, &before[..before.len() - 3]).unwrap();
+    run("nasbn", &[&arguments[..], &long].concat()).fails(2, "an earlier run was stopped");
+    let other = ["--min-time", "41ms", "--networks", "10", "--check", "6", "--resume"];
+    run("nasbn", &[&arguments[..], &other].concat()).fails(2, "made with other options");
+    let times = dir.path().join("times.json");
+    let resumed = [&arguments[..], &long, &["--resume", "--export-times", text(&times)]].concat();
+    run("nasbn", &resumed).ok();
+    assert!(LatencyTable::read(&out).is_ok() && !partial.exists());
+    // Every whole line is in the end's times, in its order.
+    let times = json(&fs::read_to_string(&times).unwrap());
+    let first = before.lines().nth(1).unwrap();
+    let (name, first_times) = first.split_once(',').unwrap();
+    let ms: Vec<f64> = first_times.split(' ').map(|ns| ns.parse::<f64>().unwrap() / 1e6).collect();
+    let now: Vec<f64> = times["times"][name].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect();
+    assert_eq!(now[..ms.len()], ms[..]);
+}
+
+#[test]
+fn any_model_is_measured_as_blocks_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = dir.path().join("found");
+    let arguments = ["subnet", "--bundle", text(bundle()), "--data", "digits", "--path", "01201201", "--quiet"];
+    run("nasbn", &[&arguments[..], &["--out", text(&found)]].concat()).ok();
+    let model = found.join("subnet.onnx");
+    let times = dir.path().join("times.json");
+    let short = ["--threads", "1", "--warm-up", "1ms", "--min-time", "5ms", "--min-runs", "12"];
+    let of = |more: &[&str]| run("nasbn", &[&["latency", "--onnx", text(&model)][..], &short, more].concat());
+    let report = json(&of(&["--json", "--batch", "3", "--export-times", text(&times)]).ok().stdout);
+    assert_eq!(report["inputs"][0]["dims"], serde_json::json!([3, 3, 8, 8]));
+    let runs = report["latency"]["runs"].as_u64().unwrap();
+    assert!(runs >= 12);
+    let times = json(&fs::read_to_string(&times).unwrap());
+    assert_eq!(times["times"].as_object().unwrap().values().next().unwrap().as_array().unwrap().len() as u64, runs);
+    let [min, median, p99] = ["min_ms", "median_ms", "p99_ms"].map(|k| report["latency"][k].as_f64().unwrap());
+    assert!(0.0 < min && min <= median && median <= p99);
+    of(&[]).ok();
+    of(&["--shape", "picture=1x3x8x8"]).fails(2, "no input `picture`");
+    of(&["--shape", "image=1x3x9x8"]).fails(3, "");
+    let missing = dir.path().join("none.onnx");
+    run("nasbn", &["latency", "--onnx", text(&missing)]).fails(2, "No such file");
+    let broken = dir.path().join("broken.onnx");
+    fs::write(&broken, b"not a model").unwrap();
+    run("nasbn", &["latency", "--onnx", text(&broken)]).fails(2, "broken.onnx");
+}
+
+/// Tenths of a millisecond of a layer's operators: layers of equal shapes, which may change places, have equal ones.
+const TENTHS: [u32; 8] = [0, 1, 2, 3, 3, 4, 5, 5];
+
+/// Latencies of blocks as they might come from elsewhere.
+fn blocks(base: &str) -> String {
+    let mut text = format!("layer,operator,latency_ms\nbase,,{base}\n");
+    for (layer, tenth) in TENTHS.iter().enumerate() {
+        text += &format!("{layer},identity,0\n{layer},mb3k3,0.{tenth}1\n{layer},mb6k5,0.{tenth}5\n");
+    }
+    text
+}
+
+#[test]
+fn latencies_of_elsewhere_are_taken_in_and_corrected() {
+    let dir = tempfile::tempdir().unwrap();
+    let [csv, networks, out] = ["blocks.csv", "networks.csv", "t"].map(|name| dir.path().join(name));
+    fs::write(&csv, blocks("1.5")).unwrap();
+    // Networks there take twice as long as their blocks.
+    let mut text_of_networks = "path,latency_ms\n".to_owned();
+    for number in 0..60u32 {
+        let path: String = (0..8).map(|layer| char::from(b'0' + (number * 109 / 3u32.pow(layer) % 3) as u8)).collect();
+        let ms: f64 = path
+            .chars()
+            .enumerate()
+            .map(|(l, c)| match c {
+                '1' => f64::from(TENTHS[l]) / 10.0 + 0.01,
+                '2' => f64::from(TENTHS[l]) / 10.0 + 0.05,
+                _ => 0.0,
+            })
+            .sum::<f64>()
+            + 1.5;
+        text_of_networks += &format!("{path},{}\n", 2.0 * ms);
+    }
+    fs::write(&networks, &text_of_networks).unwrap();
+    let import =
+        ["--import", text(&csv), "--import-networks", text(&networks), "--networks", "20", "--device", "a board"];
+    let summary = json(&latency(&out, &[&import[..], &["--json"]].concat()).ok().stdout);
+    assert_eq!(summary["conditions"]["device"], "a board");
+    assert!((summary["error_of_sums"]["mape"].as_f64().unwrap() - 0.5).abs() < 1e-6, "{summary}");
+    assert!(summary["error"]["mape"].as_f64().unwrap() < 1e-6, "{summary}");
+    let alone = ["--import", text(&csv), "--json"];
+    assert!(json(&latency(&out, &alone).ok().stdout)["error"].is_null());
+    for (contents, words) in [
+        (blocks("x"), "line 2: `x` is no latency"),
+        (blocks("1").replace("mb3k3", "mb3k4"), "line 4: `mb3k4` is no operator of layer 0"),
+        (blocks("1").lines().take(9).collect::<Vec<_>>().join("\n"), "of the space's operators are missing"),
+        ("a,b\n1,2\n".to_owned(), "no column `layer`"),
+        (String::new(), "empty"),
+    ] {
+        fs::write(&csv, contents).unwrap();
+        latency(&out, &["--import", text(&csv)]).fails(2, words);
+    }
+    assert!(LatencyTable::read(&out).is_ok(), "a failed import leaves the table alone");
+}
+
+#[test]
+fn what_is_asked_for_must_be_possible() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("t");
+    for (more, words) in [
+        (&["--min-time", "5"][..], "with its unit"),
+        (&["--min-time=-1ms"], "--min-time"),
+        (&["--warm-up", "2h"], "with its unit"),
+        (&["--batch", "0"], "--batch"),
+        (&["--min-runs", "0"], "--min-runs"),
+        (&["--onnx", "x.onnx"], "cannot be used with"),
+        (&["--shape", "image=1xx3"], "--shape"),
+        (&["--device", "x"], "--import"),
+    ] {
+        let ran = latency(&out, more);
+        assert_eq!(ran.status, Some(2), "{more:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(words), "{more:?}: {}", ran.stderr);
+    }
+    latency(&out, &["--resume"]).fails(2, "nothing to go on from");
+    assert!(fs::read_dir(dir.path()).unwrap().next().is_none());
+    latency(&dir.path().join("no/such/t"), &SHORT).fails(2, "");
+    run("nasbn", &["latency", "--bundle", text(bundle())]).status.filter(|&s| s == 2).unwrap();
+    run("nasbn", &["latency"]).status.filter(|&s| s == 2).unwrap();
+}
+
+#[test]
+fn a_board_that_throttles_is_not_measured() {
+    // A processor that counts one more throttling whenever it is asked: a file that something else writes to.
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let counter = root.join("sys/devices/system/cpu/cpu0/thermal_throttle");
+    fs::create_dir_all(&counter).unwrap();
+    let file = counter.join("core_throttle_count");
+    fs::write(&file, "0\n").unwrap();
+    let out = dir.path().join("t");
+    let mut command = Command::new(program("nasbn"));
+    command.args(["latency", "--bundle", text(bundle()), "--out", text(&out), "--threads", "1", "--root", text(&root)]);
+    command.args(["--warm-up", "1ms", "--min-time", "200ms", "--networks", "0", "--check", "0"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // Counts up for a second or so, then lets it go on.
+    for count in 1..60 {
+        fs::write(&file, format!("{count}\n")).unwrap();
+        sleep(Duration::from_millis(10));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+    }
+    assert!(child.wait().unwrap().success());
+    let table = LatencyTable::read(&out).unwrap();
+    assert!(table.throttled_rounds > 0, "no round was thrown away");
+    assert!(table.blocks.iter().all(|block| block.timing.runs >= 10));
+}
+
+#[test]
+fn a_full_disk_stops_it_with_what_it_had() {
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // The table itself cannot be written to a device that is always full.
+    let mut command = Command::new(program("nasbn"));
+    command.args(["latency", "--bundle", text(bundle()), "--threads", "1"]).args(SHORT);
+    command.args(["--out", text(&dir.path().join("t")), "--export-times", "/dev/full"]);
+    run_command(&mut command).fails(2, "/dev/full");
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["t.partial"], "the times are still there to go on from");
+}
+
+#[test]
+fn the_correction_holds_on_networks_of_a_real_board() {
+    let Some(from) = shared_data("hw-nas-bench") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let [bundle, files, out] = ["bundle", "files", "t"].map(|name| dir.path().join(name));
+    export(&bundle, &["--space", "fbnet", "--width", "0.1"]);
+    run("xtask", &["hw-nas-bench", text(&from), text(&files)]).ok();
+    // Blocks of a telephone, whole networks of a Titan RTX at batch 1: what was measured when this was written, and room.
+    let blocks = files.join("blocks-pixel3.csv");
+    let import = ["--import", text(&blocks), "--networks", "100", "--json"];
+    let networks = files.join("networks-titan_rtx_b1.csv");
+    let arguments = ["latency", "--bundle", text(&bundle), "--out", text(&out), "--import-networks", text(&networks)];
+    let summary = json(&run("nasbn", &[&arguments[..], &import].concat()).ok().stdout);
+    assert_eq!(summary["error"]["networks"], 1400);
+    let [sums, corrected] = ["error_of_sums", "error"].map(|key| summary[key]["mape"].as_f64().unwrap());
+    assert!(sums > 0.5 && corrected < 0.02, "{summary}");
+    assert!(summary["error"]["kendall_tau"].as_f64().unwrap() > 0.85, "{summary}");
+}
