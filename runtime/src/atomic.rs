@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tempfile::NamedTempFile;
+
 /// What a temporary file's name ends in before its random letters.
 const SUFFIX: &str = ".nasbn-";
 
@@ -18,28 +20,77 @@ const SUFFIX: &str = ".nasbn-";
 /// # Errors
 /// Any of the steps; the file at `path` is then as it was, and the temporary file is gone.
 pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
-    // A link that leads nowhere yet is replaced like a file.
+    Staged::new(path, contents)?.commit()
+}
+
+/// Writes several files, each as [`write()`] does: none is replaced before all of them are on the disk.
+///
+/// # Errors
+/// The path and what went wrong. All files are then as they were, unless one could not be renamed, or be written to
+/// as it is a device: those before it are new then.
+pub fn write_all(files: &[(&Path, &[u8])]) -> Result<(), (PathBuf, io::Error)> {
+    let named = |path: &Path, error| (path.to_owned(), error);
+    let stage = |&(path, contents)| Ok((path, Staged::new(path, contents).map_err(|error| named(path, error))?));
+    let staged = files.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
+    staged.into_iter().try_for_each(|(path, staged)| staged.commit().map_err(|error| named(path, error)))
+}
+
+/// Whether [`write()`] could write to `path` as things are now; changes nothing.
+///
+/// # Errors
+/// If `path` is a directory, or its directory is missing or takes no new files.
+pub fn check(path: &Path) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let present = fs::metadata(&target).ok();
-    if present.as_ref().is_some_and(|m| is_stream(m.file_type())) {
-        return OpenOptions::new().write(true).open(&target)?.write_all(contents);
+    match fs::metadata(&target) {
+        Ok(present) if present.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(present) if is_stream(present.file_type()) => return Ok(()),
+        _ => {}
     }
-    // As readable as the old file, or as any new one within the user's umask.
-    let mode = present.map_or_else(|| Permissions::from_mode(0o666), |m| m.permissions());
-    let directory = directory_of(&target);
-    let temporary = tempfile::Builder::new().prefix(&prefix(&target)).permissions(mode.clone()).tempfile_in(directory);
-    let temporary = temporary.map_err(unnamed)?;
-    temporary.as_file().write_all(contents)?;
-    if target.exists() {
-        temporary.as_file().set_permissions(mode)?;
+    tempfile::Builder::new().prefix(&prefix(&target)).tempfile_in(directory_of(&target)).map(drop).map_err(unnamed)
+}
+
+/// A file that is on the disk under another name, and is to take its place.
+enum Staged<'a> {
+    File { temporary: NamedTempFile, target: PathBuf },
+    Stream { target: PathBuf, contents: &'a [u8] },
+}
+
+impl<'a> Staged<'a> {
+    fn new(path: &Path, contents: &'a [u8]) -> io::Result<Self> {
+        // A link that leads nowhere yet is replaced like a file.
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let present = fs::metadata(&target).ok();
+        if present.as_ref().is_some_and(|m| is_stream(m.file_type())) {
+            return Ok(Self::Stream { target, contents });
+        }
+        // As readable as the old file, or as any new one within the user's umask.
+        let mode = present.map_or_else(|| Permissions::from_mode(0o666), |m| m.permissions());
+        let directory = directory_of(&target);
+        let temporary =
+            tempfile::Builder::new().prefix(&prefix(&target)).permissions(mode.clone()).tempfile_in(directory);
+        let temporary = temporary.map_err(unnamed)?;
+        temporary.as_file().write_all(contents)?;
+        if target.exists() {
+            temporary.as_file().set_permissions(mode)?;
+        }
+        temporary.as_file().sync_all()?;
+        Ok(Self::File { temporary, target })
     }
-    temporary.as_file().sync_all()?;
-    temporary.persist(&target).map_err(|e| e.error)?;
-    // The rename itself is durable once the directory is; some file systems cannot sync one.
-    if let Ok(directory) = File::open(directory) {
-        let _ = directory.sync_all();
+
+    fn commit(self) -> io::Result<()> {
+        let (temporary, target) = match self {
+            Self::File { temporary, target } => (temporary, target),
+            Self::Stream { target, contents } => {
+                return OpenOptions::new().write(true).open(target)?.write_all(contents);
+            }
+        };
+        temporary.persist(&target).map_err(|e| e.error)?;
+        // The rename itself is durable once the directory is; some file systems cannot sync one.
+        if let Ok(directory) = File::open(directory_of(&target)) {
+            let _ = directory.sync_all();
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The error without the name of the temporary file, which `tempfile` adds and which nobody has asked for.
@@ -98,6 +149,37 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn of_several_files_none_is_replaced_unless_all_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        fs::write(file("a"), "old").unwrap();
+        let nowhere = file("none/b");
+        let (at, error) = write_all(&[(&file("a"), b"new"), (&nowhere, b"new")]).unwrap_err();
+        assert_eq!((at, error.kind()), (nowhere, io::ErrorKind::NotFound));
+        assert_eq!(fs::read(file("a")).unwrap(), b"old");
+        write_all(&[(&file("a"), b"new"), (&file("b"), b"too")]).unwrap();
+        assert_eq!((fs::read(file("a")).unwrap(), fs::read(file("b")).unwrap()), (b"new".into(), b"too".into()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "a temporary file is left");
+    }
+
+    #[test]
+    fn whether_a_file_can_be_written_is_known_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        check(&file).unwrap();
+        assert!(!file.exists());
+        fs::write(&file, "old").unwrap();
+        check(&file).unwrap();
+        check(Path::new("/dev/null")).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+        let kind = |path: &Path| check(path).unwrap_err().kind();
+        assert_eq!(kind(dir.path()), io::ErrorKind::IsADirectory);
+        assert_eq!(kind(&dir.path().join("none/file")), io::ErrorKind::NotFound);
+        assert_eq!(kind(&file.join("below")), io::ErrorKind::NotADirectory);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub enum JournalError {
     #[error("{} is not there, so there is nothing to go on from", .0.display())]
     Missing(PathBuf),
     /// Another process writes to it.
-    #[error("another process writes to {}", .0.display())]
+    #[error("another process is writing to {}", .0.display())]
     InUse(PathBuf),
     /// It was written by a run that computes something else.
     #[error("{} was made with other options: {differences}", path.display())]
@@ -84,11 +84,11 @@ impl Journal {
     /// A new journal at `path`, held for this process.
     ///
     /// # Errors
-    /// If there is one already, or it cannot be written.
+    /// If there is one already, of a run that was stopped or of one that is still going, or it cannot be written.
     pub fn create(path: &Path, run: &Map<String, Value>) -> Result<Self, JournalError> {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
         let file = match File::options().read(true).append(true).create_new(true).open(path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(JournalError::Present(path.to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(present(path)),
             other => other.map_err(io)?,
         };
         let mut journal = Self { path: path.to_owned(), file };
@@ -175,6 +175,13 @@ impl Journal {
     }
 }
 
+/// Why no journal can begin where there is one: a run is writing to it, or none is any more.
+fn present(path: &Path) -> JournalError {
+    // A journal that cannot be opened tells nothing about who holds it.
+    let held = File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
+    if held { JournalError::InUse(path.to_owned()) } else { JournalError::Present(path.to_owned()) }
+}
+
 /// What differs between two first lines, by name; none if one is no object.
 fn differences(then: &str, now: &str) -> Option<String> {
     let read = |text| serde_json::from_str::<Map<String, Value>>(text).ok();
@@ -182,9 +189,18 @@ fn differences(then: &str, now: &str) -> Option<String> {
     let names = now.keys().chain(then.keys().filter(|name| !now.contains_key(*name)));
     let show = |value: Option<&Value>| value.map_or("not set".to_owned(), Value::to_string);
     let differing = names.filter(|name| then.get(*name) != now.get(*name));
-    let differences: Vec<String> =
-        differing.map(|n| format!("{n} was {}, is {}", show(then.get(n)), show(now.get(n)))).collect();
+    let differences: Vec<String> = differing
+        .map(|name| match (then.get(name), now.get(name)) {
+            (Some(then), Some(now)) if is_digest(then) && is_digest(now) => format!("not the same {name}"),
+            (then, now) => format!("{name} was {}, is {}", show(then), show(now)),
+        })
+        .collect();
     Some(if differences.is_empty() { "numbers in their last digits".to_owned() } else { differences.join("; ") })
+}
+
+/// Whether a value is a SHA-256 in hexadecimal, which tells nobody anything.
+fn is_digest(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
@@ -247,11 +263,19 @@ mod tests {
         let path = dir.path().join("j");
         assert!(matches!(Journal::resume(&path, &run(3)), Err(JournalError::Missing(_))));
         let held = Journal::create(&path, &run(3)).unwrap();
-        assert!(matches!(Journal::create(&path, &run(3)), Err(JournalError::Present(_))));
+        assert!(matches!(Journal::create(&path, &run(3)), Err(JournalError::InUse(_))));
         assert!(matches!(Journal::resume(&path, &run(3)), Err(JournalError::InUse(_))));
         drop(held);
+        assert!(matches!(Journal::create(&path, &run(3)), Err(JournalError::Present(_))));
         let error = Journal::resume(&path, &run(4)).unwrap_err();
         assert!(error.to_string().contains("seed was 3, is 4"), "{error}");
+        let with = |paths: char| -> Map<String, Value> {
+            [("paths (--random)".to_owned(), paths.to_string().repeat(64).into())].into_iter().collect()
+        };
+        let digests = dir.path().join("digests");
+        drop(Journal::create(&digests, &with('a')).unwrap());
+        let error = Journal::resume(&digests, &with('b')).unwrap_err().to_string();
+        assert!(error.ends_with("made with other options: not the same paths (--random)"), "{error}");
         fs::write(&path, "hello\n").unwrap();
         assert!(matches!(Journal::resume(&path, &run(3)), Err(JournalError::Damaged { line: 1, .. })));
     }

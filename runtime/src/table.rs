@@ -14,6 +14,9 @@ pub enum TableError {
     /// Not CSV.
     #[error("{0}")]
     Csv(String),
+    /// A quote that is opened and not closed before the end of the file.
+    #[error("a quote in the row of line {0} is not closed")]
+    OpenQuote(u64),
     /// A row with another number of fields than the header.
     #[error("line {line} has {fields} fields, the header has {header}")]
     Ragged {
@@ -45,12 +48,23 @@ impl TableError {
         match self {
             Self::Empty | Self::NoRows => "a CSV file has a header and a row a network".into(),
             Self::Csv(_) => "CSV in UTF-8 is wanted: commas between fields, quotes around fields with commas".into(),
+            Self::OpenQuote(_) => "close it; within quotes, a quote is written twice".into(),
+            Self::NoColumn { available, .. } if separator(available).is_some() => {
+                let what = separator(available).unwrap_or_default();
+                format!("fields are separated by commas; this file seems to have {what}")
+            }
             Self::Ragged { .. } => "put quotes around fields with commas, and write empty fields as nothing".into(),
             Self::NoColumn { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
             Self::NoColumn { .. } => "name one of these".into(),
             Self::Twice(_) => "rename or remove all but one".into(),
         }
     }
+}
+
+/// What may separate the fields of a file that seems to have one column only.
+fn separator(header: &[String]) -> Option<&'static str> {
+    let [only] = header else { return None };
+    [(';', "semicolons"), ('\t', "tabs"), ('|', "bars")].iter().find(|(c, _)| only.contains(*c)).map(|&(_, name)| name)
 }
 
 /// Names in back quotes; of very many, the first.
@@ -81,13 +95,19 @@ impl Table {
     /// Reads CSV text. A byte order mark and empty lines are passed over; white space around fields does not count.
     ///
     /// # Errors
-    /// If there is no header or no row, or a row has another number of fields than the header.
+    /// If there is no header or no row, a quote is not closed, or a row has another number of fields than the header.
     pub fn parse(text: &str) -> Result<Self, TableError> {
-        let mut rows = rows(text);
-        let header = rows.next().ok_or(TableError::Empty)??;
+        let rows = rows(text).collect::<Result<Vec<Row>, _>>()?;
+        // An open quote swallows what comes after it.
+        let unpaired = text.matches('"').count() % 2 == 1;
+        if let Some(Row { line, .. }) = rows.last().filter(|r| unpaired && r.fields.iter().any(|f| f.contains('\n'))) {
+            return Err(TableError::OpenQuote(*line));
+        }
+        let mut rows = rows.into_iter();
+        let header = rows.next().ok_or(TableError::Empty)?;
         let header: Vec<String> = header.fields.iter().map(str::to_owned).collect();
         let rows = rows
-            .map(|row| match row? {
+            .map(|row| match row {
                 Row { line, fields } if fields.len() != header.len() => {
                     Err(TableError::Ragged { line, fields: fields.len(), header: header.len() })
                 }
@@ -196,6 +216,29 @@ mod tests {
         assert_eq!(error("a,b\n"), TableError::NoRows);
         assert_eq!(error("a,b\n1,2\n\n3\n"), TableError::Ragged { line: 4, fields: 1, header: 2 });
         assert_eq!(error("a,b\n1,2,3\n"), TableError::Ragged { line: 2, fields: 3, header: 2 });
+    }
+
+    #[test]
+    fn an_open_quote_is_told_wherever_it_is() {
+        for (text, line) in [
+            ("a,b\n1,2\n\"3,4\n5,6\n", 3),
+            ("a,b\n1,\"2\n3,4\n", 2),
+            ("a,\"b\n1,2\n", 1),
+            ("a,b\n\"1\",\"x \"\" y\n3,4", 2),
+        ] {
+            assert_eq!(Table::parse(text).unwrap_err(), TableError::OpenQuote(line), "{text}");
+        }
+        for fine in ["a,b\n1,5\" pipe\n2,3\n", "a,b\n1,\"x\ny\"\n", "a,b\n1,\"x\ny\"\n2,5\" pipe\n"] {
+            assert!(Table::parse(fine).is_ok(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn other_separators_are_told() {
+        for (text, words) in [("path;acc\n01;2\n", "semicolons"), ("path\tacc\n01\t2\n", "tabs")] {
+            let hint = Table::parse(text).unwrap().column("acc").unwrap_err().hint();
+            assert!(hint.contains("commas") && hint.contains(words), "{hint}");
+        }
     }
 
     #[test]

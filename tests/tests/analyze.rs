@@ -236,11 +236,21 @@ fn options_that_cannot_be_are_refused_before_anything_is_trained() {
     bias(&BOTH, &out, &["--batch", "5000"]).fails(2, "1437");
     bias(&BOTH, &out, &["--rate=-1"]).fails(2, "--rate must be");
     bias(&BOTH, &out, &["--max-macs", "10"]).fails(1, "no network is within --max-macs");
+    bias(&BOTH, &out, &["--top", "-1"]).fails(2, "--top must be above 0 and at most 1, not -1");
+    bias(&BOTH, &out, &["--random", "1000", "--top", "0.0001"]).fails(2, "less than one path");
+    drift(&["fair"], &out, &["--steps", "3", "--points", "5"]).fails(2, "--points 5 is more than --steps 3");
+    let taken = dir.path().join("taken");
+    fs::write(&taken, "kept").unwrap();
+    for place in [taken.clone(), taken.join("below")] {
+        drift(&["fair"], &place, &[]).fails(2, "taken is a file, a directory is wanted");
+        bias(&BOTH, &place, &SHORT).fails(2, "taken is a file, a directory is wanted");
+    }
+    assert_eq!(fs::read(&taken).unwrap(), b"kept");
     for more in [["--steps", "0"], ["--points", "0"], ["--batch", "1"], ["--random", "0"], ["--epochs", "1"]] {
         assert_eq!(drift(&["fair"], &out, &more).status, Some(2), "{more:?}");
     }
     drift(&["fair"], &out, &["--batch", "410"]).fails(2, "4100 logits");
-    drift(&["fair"], &out, &["--rate", "0"]).fails(2, "--rate must be a number above 0");
+    drift(&["fair"], &out, &["--rate", "0"]).fails(2, "--rate must be a finite number above 0");
     drift(&["fair"], &out, &["--path", "0121"]).fails(2, "4 layers instead of 8");
     drift(&["fair"], &out, &["--batch", "4", "--rate", "1e9"]).fails(2, "name a lower --rate");
     assert!(!out.exists());
@@ -268,6 +278,7 @@ fn ntk_drift_follows_kernels_width_by_width() {
     let bundles = ["wider", "fair", "other-seed"];
     let first = drift(&bundles, &out, &more).ok();
     let report = json(&first);
+    assert_eq!(report["placement"], "every-operator");
     assert_eq!(serde_json::from_slice::<Value>(&fs::read(out.join("result.json")).unwrap()).unwrap(), report);
     let files = ["ntk-drift.csv", "ntk-drift.svg", "ntk-loss.svg", "ntk-logits.svg", "ntk-drift-supernet.svg"];
     assert_eq!(names(&out), files.iter().chain(&["result.json"]).map(|&f| f.to_owned()).collect());
@@ -316,7 +327,7 @@ fn ntk_drift_follows_kernels_width_by_width() {
     assert_eq!(again.stdout, first.stdout);
     // A named path, whose canonical one is trained; statistics held.
     let more =
-        ["--batch", "4", "--steps", "2", "--points", "9", "--statistics", "held", "--path", "22012001", "--json"];
+        ["--batch", "4", "--steps", "2", "--points", "2", "--statistics", "held", "--path", "22012001", "--json"];
     let report = json(&drift(&["fair"], &dir.path().join("one"), &more).ok());
     assert_eq!((report["runs"].as_array().unwrap().len(), report["means"].as_array().unwrap().len()), (1, 3));
     assert_eq!(report["runs"][0]["path"], "22012010");

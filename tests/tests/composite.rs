@@ -100,11 +100,35 @@ fn what_a_composite_cannot_be_measured_on_is_said() {
     fs::write(few.join("train.bin"), (0..128).flat_map(record).collect::<Vec<_>>()).unwrap();
     let data = format!("cifar10:{}", text(&few));
     let arguments = ["score", "--bundle", text(bundle()), "--data", &data, "--random", "2", "--out", text(&out)];
-    let ran = run("nasbn", &[&arguments[..], &["--indicators", "composite"]].concat()).ok();
+    for named in ["composite", "bn_all,fitted_trainability"] {
+        let ran = run("nasbn", &[&arguments[..], &["--indicators", named]].concat());
+        let ran = ran.fails(2, "fewer than the 192 that a composite is measured on");
+        assert!(
+            ran.stderr.contains("--validation-fraction") && !ran.stderr.contains("smaller batch"),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "something is left");
+    }
+    // Not asked for by name, it is left out with a word.
+    let all = ["--indicators", "all", "--batch", "8", "--mc-batches", "2"];
+    let ran = run("nasbn", &[&arguments[..], &all[..]].concat()).ok();
     assert!(ran.stderr.contains("no composite") && ran.stderr.contains("hint"), "{}", ran.stderr);
     assert!(fs::read_to_string(&out).unwrap().lines().nth(1).unwrap().ends_with(",NaN"));
-    let quiet = run("nasbn", &[&arguments[..], &["--indicators", "composite", "--quiet"]].concat()).ok();
+    let quiet = run("nasbn", &[&arguments[..], &all[..], &["--quiet"]].concat()).ok();
     assert_eq!(quiet.stderr, "");
+    // All of one class.
+    let one = dir.path().join("one");
+    fs::create_dir(&one).unwrap();
+    let cats = (0..128).flat_map(record).enumerate().map(|(i, byte)| if i % 3073 == 0 { 3 } else { byte });
+    let cats: Vec<u8> = cats.collect();
+    fs::write(one.join("train.bin"), &cats).unwrap();
+    fs::write(one.join("test.bin"), &cats).unwrap();
+    let data = format!("cifar10:{}", text(&one));
+    let arguments = ["score", "--bundle", text(bundle()), "--data", &data, "--random", "2", "--out", text(&out)];
+    run("nasbn", &[&arguments[..], &["--indicators", "grad_norm", "--batch", "8"]].concat())
+        .fails(2, "one class, 'cat'");
+    let data = format!("cifar10:{}", text(&few));
     // A search by it has nothing to go by.
     let checkpoint = dir.path().join("c");
     let common = ["--bundle", text(bundle()), "--data", &data, "--batch", "8", "--quiet"];

@@ -64,7 +64,8 @@ fn column<'a>(result: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn figures_are_those_that_can_be_reckoned_by_hand() {
     let files = Files::new();
-    let result = files.json(&["--top", "1,2", "29"]);
+    let result = files.json(&["--top", "1,2", "29", "1"]);
+    assert_eq!(column(&result, "good")["top_k_regret"].as_array().unwrap().len(), 3);
     assert_eq!((&result["networks"], &result["confidence"]), (&30.into(), &0.95.into()));
     let good = column(&result, "good");
     // One of 435 pairs stands the wrong way round; one of 45 in the first of three depths and of ten bands.
@@ -128,6 +129,22 @@ fn a_plot_and_a_result_are_written() {
 }
 
 #[test]
+fn outputs_are_looked_at_before_and_written_all_or_not_at_all() {
+    let files = Files::new();
+    let (scores, new) = (fs::read(&files.scores).unwrap(), files.dir.path().join("new"));
+    let listing = || fs::read_dir(files.dir.path()).unwrap().count();
+    files.run(&["--out", text(&files.scores)]).fails(2, "--scores and --out are the same file");
+    files.run(&["--plot", text(&files.truth)]).fails(2, "--truth and --plot are the same file");
+    let again = files.dir.path().join(".").join("new");
+    files.run(&["--out", text(&new), "--plot", text(&again)]).fails(2, "--out and --plot are the same file");
+    files.run(&["--out", text(files.dir.path()), "--plot", text(&new)]).fails(2, "is a directory, a file is wanted");
+    assert_eq!((listing(), fs::read(&files.scores).unwrap()), (2, scores));
+    // One file may hold scores and truth, and what is kept nowhere may go there twice.
+    let both = ["evaluate", "--scores", text(&files.scores), "--truth", text(&files.scores), "--truth-column", "good"];
+    run("nasbn", &[&both[..], &["--out", "/dev/null", "--plot", "/dev/null", "--bootstrap", "0"]].concat()).ok();
+}
+
+#[test]
 fn files_are_read_whatever_wrote_them() {
     let files = Files::new();
     let plain = files.json(&["--bootstrap", "0"])["columns"].clone();
@@ -166,7 +183,23 @@ fn what_is_wrong_is_said_with_its_place() {
     let ran = wrong(&|files| files.write(&files.truth, "arch,acc\n0,1\n1,2\n2,3\n"), &[], "only 0 of the 30 networks");
     assert!(ran.stderr.contains("zeros in front count"), "{}", ran.stderr);
     wrong(&|files| fs::write(&files.truth, [0xff, 0xfe, 0, 65]).unwrap(), &[], "valid UTF-8");
-    wrong(&|files| fs::remove_file(&files.truth).unwrap(), &[], "truth.csv");
+    let ran = wrong(&|files| fs::remove_file(&files.truth).unwrap(), &[], "truth.csv: No such file");
+    assert!(ran.stderr.contains("check the path") && !ran.stderr.contains("UTF-8"), "{}", ran.stderr);
+    let semicolons = |files: &Files| {
+        let text = fs::read_to_string(&files.truth).unwrap();
+        files.write(&files.truth, &text.replace(',', ";"));
+    };
+    let ran = wrong(&semicolons, &[], "there is no column `path`");
+    assert!(ran.stderr.contains("seems to have semicolons"), "{}", ran.stderr);
+    wrong(&truth("003,53,1", "003,53,\"1"), &[], "truth.csv: a quote in the row of line 5 is not closed");
+    wrong(&|_| {}, &["--path-column", "acc"], "the column `acc` names networks");
+    let ran = wrong(
+        &|files| files.write(&files.truth, "arch,acc\n000,\n001,nan\n002,\n"),
+        &[],
+        "3 rows of them have no finite `acc`",
+    );
+    assert!(ran.stderr.contains("fill in `acc`") && !ran.stderr.contains("zeros"), "{}", ran.stderr);
+    wrong(&|_| {}, &["--bootstrap", "1"], "0, or a whole number from 40 to 1000000, is needed");
     wrong(&scores("canonical", "macs"), &[], "the column `macs` is there more than once");
     wrong(&|_| {}, &["--score-column", "goood"], "there is no column `goood`");
     let ran = wrong(&|_| {}, &["--lower-is-better", "param"], "no column `param` is evaluated");

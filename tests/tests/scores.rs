@@ -197,10 +197,9 @@ fn a_stopped_run_says_how_to_go_on_and_guards_what_it_left() {
     let partial = dir.path().join("s.csv.partial");
     let more = ["--random", "400", "--indicators", "all"];
     let child = Command::new(program("nasbn")).args(arguments(&out, &more)).stderr(Stdio::piped()).spawn().unwrap();
-    // The first row is there: the handler of signals is too.
-    while fs::read_to_string(&partial).map_or(0, |t| t.lines().count()) < 2 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    // What is computed, the composite, and the first row.
+    wait_for_lines(&partial, 3);
+    score(&out, &more).fails(2, "another process is writing to");
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -211,17 +210,55 @@ fn a_stopped_run_says_how_to_go_on_and_guards_what_it_left() {
     let left = fs::read_to_string(&partial).unwrap();
     score(&out, &more).fails(2, "an earlier run was stopped");
     score(&out, &["--random", "400", "--indicators", "zen", "--resume"]).fails(2, "indicators was");
-    score(&out, &["--random", "300", "--indicators", "all", "--resume"]).fails(2, "paths was");
+    score(&out, &["--random", "300", "--indicators", "all", "--resume"])
+        .fails(2, "not the same paths (--random, --paths)");
     score(&out, &["--random", "400", "--indicators", "all", "--mc-batches", "4", "--resume"]).fails_usage();
     // A row of another path, and one with a column too few.
     let lines: Vec<&str> = left.lines().collect();
-    fs::write(&partial, format!("{}\n{}\n{}\n", lines[0], lines[1], lines[1])).unwrap();
+    fs::write(&partial, format!("{}\n{}\n{}\n", lines[0], lines[2], lines[2])).unwrap();
     score(&out, &[&more[..], &["--resume"]].concat()).fails(2, "line 3");
-    let short = lines[1].rsplit_once(',').unwrap().0;
+    let short = lines[2].rsplit_once(',').unwrap().0;
     fs::write(&partial, format!("{}\n{short}\n", lines[0])).unwrap();
     score(&out, &[&more[..], &["--resume"]].concat()).fails(2, "line 2");
     fs::remove_file(&partial).unwrap();
     score(&out, &[&more[..], &["--resume"]].concat()).fails(2, "nothing to go on from");
+}
+
+fn wait_for_lines(file: &Path, lines: usize) {
+    while fs::read_to_string(file).map_or(0, |t| t.lines().count()) < lines {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_keeps_the_composite_and_says_what_it_measures_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole.csv"), dir.path().join("cut.csv"));
+    let partial = dir.path().join("cut.csv.partial");
+    // Stopped when so many lines are there, with so many reference paths.
+    let stop = |lines: usize, reference: &str| {
+        let mut arguments = arguments(&cut, &["-v", "--random", "300", "--indicators", "composite,zen"]);
+        let option = arguments.iter().position(|&a| a == "--reference-paths").unwrap();
+        arguments[option + 1] = reference;
+        let child = Command::new(program("nasbn")).args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for_lines(&partial, lines);
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(4), "{words}");
+        words
+    };
+    let words = stop(1, "3000");
+    assert!(words.contains("of 9000 reference paths") && words.contains("measured anew"), "{words}");
+    fs::remove_file(&partial).unwrap();
+    // Said where the composite is measured.
+    const MEASURED: &str = "the table explains";
+    assert!(stop(3, "8").contains(MEASURED));
+    let more = ["-v", "--random", "300", "--indicators", "composite,zen"];
+    let resumed = score(&cut, &[&more[..], &["--resume"]].concat()).ok();
+    assert!(!resumed.stderr.contains(MEASURED), "{}", resumed.stderr);
+    assert!(score(&whole, &more).ok().stderr.contains(MEASURED));
+    assert!(fs::read(&whole).unwrap() == fs::read(&cut).unwrap(), "the resumed table differs");
 }
 
 /// A rate in single precision has more digits than it was given with.
@@ -235,15 +272,30 @@ fn a_run_with_any_rate_goes_on_with_its_own_command() {
         score(&out, &[&all[..], more].concat())
     };
     for rate in ["0.03", "0.1", "0.7"] {
-        // Where the table belongs stands a directory: the run comes to its end and leaves its rows.
-        fs::create_dir(&out).unwrap();
+        // The table goes to a device that is full: the run comes to its end and leaves its rows.
+        std::os::unix::fs::symlink("/dev/full", &out).unwrap();
         with(rate, &[]).fails(2, "s.csv");
         assert!(partial.exists());
-        fs::remove_dir(&out).unwrap();
+        fs::remove_file(&out).unwrap();
         with("0.031", &["--resume"]).fails(2, "adapt was");
         with(rate, &["--resume"]).ok();
         fs::remove_file(&out).unwrap();
     }
+}
+
+/// Where a run would keep its rows.
+fn journal_of(out: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.partial", text(out)))
+}
+
+#[test]
+fn more_than_there_is_is_taken_with_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("s.csv");
+    let ran = score(&out, &["--random", "1", "--indicators", "validation", "--validation-images", "99999"]).ok();
+    assert!(ran.stderr.contains("--validation-images 99999: there are only 360"), "{}", ran.stderr);
+    let ran = score(&out, &["--random", "1", "--indicators", "validation", "--validation-images", "360"]).ok();
+    assert_eq!(ran.stderr, "");
 }
 
 #[test]
@@ -254,7 +306,19 @@ fn bad_input_is_refused_with_what_would_be_right() {
     let with = |more: &[&str]| score(&out, &[&one[..], more].concat());
     with(&["--indicators", "mc_entrpy"]).fails(2, "the nearest is `mc_entropy`");
     with(&["--indicators", "adapt_loss"]).fails(2, "steps that are not taken");
-    with(&["--adapt-steps", "1", "--adapt-rate", "nan"]).fails(2, "--adapt-rate must be a number above 0");
+    with(&["--adapt-steps", "1", "--adapt-rate", "nan"]).fails(2, "--adapt-rate must be a finite number above 0");
+    with(&["--adapt-steps", "1", "--adapt-rate", "-1"]).fails(2, "above 0, not -1");
+    with(&["--adapt-rate", "1"]).fails(2, "--adapt-steps <N>");
+    with(&["--adapt-steps", "2", "--indicators", "macs"]).fails(2, "--adapt-steps changes nothing in a table of costs");
+    with(&["--adapt-steps", "2", "--indicators", "zen,log_synflow"]).fails(2, "in a table of zen,log_synflow");
+    with(&["--indicators", ""]).fails(2, "--indicators names no indicator");
+    with(&["--indicators", " , "]).fails(2, "--indicators names no indicator");
+    with(&["--no-validation", "--indicators", "zen,validation"]).fails(2, "names: validation_loss,validation_accuracy");
+    with(&["--reference-paths", "99999999"]).fails(2, "99999999");
+    with(&["--indicatrs", "zen"]).fails(2, "'--indicators'");
+    score(dir.path(), &one).fails(2, "is a directory, a file is wanted");
+    score(&dir.path().join("none/s.csv"), &one).fails(2, "none/s.csv");
+    assert!(!journal_of(dir.path()).exists());
     with(&["--batch", "1"]).fails_usage();
     with(&["--batch", "2000"]).fails(2, "2000");
     with(&["--indicators", "grad_norm", "--batch", "1438"]).fails(2, "1438");
@@ -273,7 +337,7 @@ fn images_are_asked_for_only_if_an_indicator_looks_at_some() {
     with(&["--no-validation"]).fails(2, "images are needed for composite");
     with(&["--indicators", "bn_all", "--adapt-steps", "1"]).fails(2, "--adapt-steps");
     assert!(!out.exists());
-    with(&["--no-validation", "--indicators", "bn_all,validation,zen"]).ok();
+    with(&["--no-validation", "--indicators", "bn_all,zen"]).ok();
     let header = || fs::read_to_string(&out).unwrap().lines().next().unwrap().to_owned();
     assert_eq!(header(), "path,canonical,macs,params,depth,peak_activation_bytes,bn_all,zen");
     with(&["--indicators", "cost,zen"]).ok();
@@ -344,7 +408,7 @@ fn a_search_maximises_any_indicator_of_the_catalogue() {
     search("adapt-loss", &[]).fails_usage();
 }
 
-/// Errors of the argument parser have a tip instead of a hint.
+/// Errors of the argument parser.
 trait FailsUsage {
     fn fails_usage(self);
 }
@@ -352,6 +416,6 @@ trait FailsUsage {
 impl FailsUsage for Ran {
     fn fails_usage(self) {
         assert_eq!(self.status, Some(2), "{}", self.stderr);
-        assert!(self.stderr.contains("error:"), "{}", self.stderr);
+        assert!(self.stderr.contains("error:") && self.stderr.contains("hint:"), "{}", self.stderr);
     }
 }

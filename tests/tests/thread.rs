@@ -240,7 +240,7 @@ fn a_search_stays_within_its_limits_and_says_when_it_cannot() {
     with_checkpoint("search", &nothing, &["--max-macs", "ten"]).fails_usage();
 }
 
-/// Errors of the argument parser have a tip instead of a hint.
+/// Errors of the argument parser.
 trait Usage {
     fn fails_usage(self);
 }
@@ -248,7 +248,7 @@ trait Usage {
 impl Usage for Ran {
     fn fails_usage(self) {
         assert_eq!(self.status, Some(2), "{}", self.stderr);
-        assert!(self.stderr.contains("error:"), "{}", self.stderr);
+        assert!(self.stderr.contains("error:") && self.stderr.contains("hint:"), "{}", self.stderr);
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Ranked {
     pub top: Vec<f64>,
     /// Of those that the search found.
     pub found: Vec<f64>,
+    /// How many these are.
+    pub networks_found: u32,
     /// The first of these, as text.
     pub best: String,
 }
@@ -134,6 +136,7 @@ pub fn rank(
         all: shares(supernet, paths),
         top: shares(supernet, top.iter().map(|c| &c.path)),
         found: shares(supernet, found.iter().map(|c| &c.path)),
+        networks_found: u32::try_from(found.len()).unwrap_or(u32::MAX),
         best: supernet.format_path(&found.first().unwrap_or(&outcome.best).path),
     })
 }

@@ -115,7 +115,7 @@ pub struct McArgs {
 #[derive(Args, Clone, Copy)]
 pub struct ReferenceArgs {
     /// Random paths that the composite is measured on, for each of three draws of images; the rest is its table's
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=100_000))]
     pub reference_paths: u32,
     /// Seed of these paths and images
     #[arg(long, value_name = "SEED", default_value_t = 0)]

@@ -1,16 +1,19 @@
 //! `nasbn evaluate`: how well scores rank networks whose truth is known.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{Exit, Failure, args::OutputArgs, output, setup};
+use super::{Exit, Failure, args::OutputArgs, output, outputs, setup};
 use crate::{
     atomic,
     evaluate::{
         Estimate, Options, Regret, Report, TOP,
-        bootstrap::CONFIDENCE,
+        bootstrap::{CONFIDENCE, FEWEST},
         evaluate, join,
         join::{Column, JoinError, Population, Rows, Side},
         picture::{picture, with_interval},
@@ -49,8 +52,8 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "K", num_args = 1.., value_delimiter = ',', default_values_t = TOP,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     top: Vec<usize>,
-    /// Resamples for the 95 % intervals; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    /// Resamples for the 95 % intervals, 40 or more; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = resamples)]
     bootstrap: u32,
     /// Seed of the resamples
     #[arg(long, default_value_t = 0)]
@@ -63,6 +66,15 @@ pub struct EvaluateArgs {
     plot: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// A number of resamples.
+fn resamples(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Ok(0),
+        Ok(number @ FEWEST..=1_000_000) => Ok(number),
+        _ => Err(format!("0, or a whole number from {FEWEST} to 1000000, is needed: fewer give no 95 % interval")),
+    }
 }
 
 /// The result as JSON.
@@ -92,10 +104,17 @@ struct Plot<'a> {
     column: &'a str,
 }
 
-pub fn run(args: EvaluateArgs) -> Result<Exit, Failure> {
+pub fn run(mut args: EvaluateArgs) -> Result<Exit, Failure> {
     if args.scores.as_os_str() == "-" && args.truth.as_os_str() == "-" {
         return Err(Failure::usage("--scores and --truth cannot both be stdin").hint("write one of them to a file"));
     }
+    let inputs = [("--scores", args.scores.as_path()), ("--truth", &args.truth)];
+    let named = [("--out", &args.out), ("--plot", &args.plot)];
+    let written: Vec<(&str, &Path)> = named.iter().filter_map(|(o, file)| Some((*o, file.as_deref()?))).collect();
+    outputs::apart(&inputs, &written)?;
+    written.iter().try_for_each(|(_, file)| outputs::file(file))?;
+    let mut seen = HashSet::new();
+    args.top.retain(|&k| seen.insert(k));
     let (scores, truth) = (table(&args.scores)?, table(&args.truth)?);
     let population = join::join(&scores, &truth, &args.truth_column, args.path_column.as_deref(), &args.score_column)
         .map_err(|error| joining(&args, &error))?;
@@ -116,10 +135,6 @@ pub fn run(args: EvaluateArgs) -> Result<Exit, Failure> {
     let reports: Vec<Report> = reports.collect();
     bar.finish_and_clear();
     let drawn = args.plot.as_deref().zip(drawn(&args, &population, &reports));
-    if let Some((file, (column, report))) = drawn {
-        let svg = picture(&population, column, &args.truth_column, report);
-        atomic::write(file, svg.as_bytes()).map_err(|e| Failure::file(file, &e))?;
-    }
     let result = Evaluation {
         scores: &args.scores,
         truth: &args.truth,
@@ -134,10 +149,12 @@ pub fn run(args: EvaluateArgs) -> Result<Exit, Failure> {
         columns: &reports,
         plot: drawn.map(|(file, (column, _))| Plot { file, column: &column.name }),
     };
-    if let Some(file) = &args.out {
-        let text = serde_json::to_string_pretty(&result).map_err(Failure::usage)?;
-        atomic::write(file, text.as_bytes()).map_err(|e| Failure::file(file, &e))?;
-    }
+    let svg = drawn.map(|(_, (column, report))| picture(&population, column, &args.truth_column, report));
+    let json = serde_json::to_string_pretty(&result).map_err(Failure::usage)?;
+    let files = [(&args.plot, svg), (&args.out, Some(json))];
+    let files: Vec<(&Path, &[u8])> =
+        files.iter().filter_map(|(file, text)| Some((file.as_deref()?, text.as_ref()?.as_bytes()))).collect();
+    atomic::write_all(&files)?;
     if args.output.json {
         output::json(&result)?
     } else {
@@ -157,7 +174,9 @@ fn joining(args: &EvaluateArgs, error: &JoinError) -> Failure {
         Side::Truth => (&args.truth, "--truth-column"),
     };
     let hint = match &error.problem {
-        join::Problem::Table(TableError::NoColumn { name, nearest: None, .. }) if name == "path" => {
+        join::Problem::Table(TableError::NoColumn { name, nearest: None, available })
+            if name == "path" && available.len() > 1 =>
+        {
             let other = if error.side == Side::Truth { "; --path-column names another" } else { "" };
             format!("paths are in a column `path` or `arch`{other}")
         }

@@ -8,13 +8,16 @@ mod evaluate;
 mod failure;
 mod fingerprint;
 mod latency;
+mod note;
 mod output;
+mod outputs;
 mod score;
 mod search;
 mod setup;
 mod subnet;
 mod training;
 mod units;
+mod usage;
 
 use clap::{Parser, Subcommand};
 
@@ -61,13 +64,9 @@ enum Command {
 
 /// Runs the program; `arguments` begin with its name.
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match usage::parse::<Cli>(&arguments.into_iter().collect::<Vec<_>>()) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to stdout and are no failure; a closed pipe is none either.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
-        }
+        Err(exit) => return exit,
     };
     let level = match cli.verbose {
         0 => log::LevelFilter::Warn,

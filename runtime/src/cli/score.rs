@@ -1,40 +1,40 @@
 //! `nasbn score`: a table of indicators.
 
+mod kept;
+mod options;
+
 use std::{
-    path::{Path as FsPath, PathBuf},
-    sync::atomic::Ordering,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use clap::Args;
-use nasbn_models::{Path, manifest::MemoryMode};
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use nasbn_models::manifest::MemoryMode;
+use serde_json::json;
 
 use super::{
     Exit, Failure,
     args::{BundleArgs, McArgs, OptionalDataArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
-    fingerprint, output, setup,
+    output, outputs, setup,
 };
 use crate::{
-    adapt::candidate::CandidateOptions,
     atomic,
-    data::{DataSource, Dataset},
+    composite::Composite,
+    data::Dataset,
     indicators::{
-        catalogue::{self, Measurement, Perspective, Selection},
+        catalogue::{self, Measurement, Selection},
         ntk::Outputs,
     },
-    journal::{self, Journal},
-    parameters::BnParameters,
-    score::{Images, Row, ScoreOptions, Scorer, header, not_finite, write_csv},
+    score::{Images, Scorer, not_finite, write_csv},
 };
+
+use kept::{Kept, described};
+use options::{composite_is_named, images_of, options};
 
 const EXAMPLES: &str = "Examples:
   nasbn score --bundle bundle --checkpoint checkpoint --data digits --random 1000 --out scores.csv
   nasbn score --bundle bundle --paths paths.csv --indicators bn_all,zen --out -
   nasbn score --bundle bundle --data digits --random 99 --adapt-steps 20 --out s.csv --resume";
-
-/// What is measured unless `--indicators` says otherwise.
-const USUAL: &str = "bn_all,bn_last,validation,composite";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES, after_long_help = long_help())]
@@ -55,8 +55,9 @@ pub struct ScoreArgs {
     #[arg(long)]
     resume: bool,
     /// Indicators, or perspectives for all of their indicators, separated by commas; `all`. --help lists them
-    #[arg(long, value_name = "LIST", default_value = USUAL)]
-    indicators: String,
+    /// [default: bn_all,bn_last,validation,composite]
+    #[arg(long, value_name = "LIST")]
+    indicators: Option<String>,
     #[command(flatten)]
     validation: ValidationArgs,
     /// Leave out validation loss and accuracy
@@ -72,9 +73,9 @@ pub struct ScoreArgs {
     /// Train every candidate's own BatchNorms for N steps before it is scored
     #[arg(long, value_name = "N", default_value_t = 0)]
     adapt_steps: u32,
-    /// Peak learning rate of these steps; it falls along a cosine
-    #[arg(long, value_name = "RATE", default_value_t = 1.0)]
-    adapt_rate: f32,
+    /// Peak learning rate of these steps; it falls along a cosine [default: 1]
+    #[arg(long, value_name = "RATE", requires = "adapt_steps")]
+    adapt_rate: Option<f32>,
     /// Seed of random paths, of the mini-batches of training images, of the order of the validation images,
     /// and of noise
     #[arg(long, default_value_t = 0)]
@@ -100,6 +101,9 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage("--json and --out - both want standard output")
             .hint("leave out --json for the table, or name a file with --out"));
     }
+    if !to_stdout {
+        outputs::file(&args.out)?;
+    }
     let source = images_of(&args, &options)?;
     // Steps go faster if their activations are kept.
     let memory = if options.adapt.is_some() { MemoryMode::Fast } else { MemoryMode::Lean };
@@ -115,25 +119,29 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         (Images::default(), None)
     };
     let selection = options.selection.clone();
-    let (mut journal, mut rows) = match to_stdout {
+    let interrupted = setup::interrupted();
+    let (mut kept, mut rows) = match to_stdout {
         true => (None, Vec::new()),
         false => {
-            let run = run_of(&args, &options, &session, &parameters, data.as_deref(), &paths);
-            let (journal, rows) = open(&args, &run, &selection, &session, &paths)?;
-            (Some(journal), rows)
+            let run = described(&args, &options, &session, &parameters, data.as_deref(), &paths);
+            let (kept, rows) = Kept::open(&args, &run, &selection, session.network.supernet(), &paths)?;
+            (Some(kept), rows)
         }
     };
-    let interrupted = setup::interrupted();
     let bar = output::bar(paths.len() as u64, args.output.quiet);
     bar.set_position(rows.len() as u64);
-    let composite = match (&data, options.selection.needs(Measurement::Composite)) {
-        (Some(data), true) => {
-            let measured = setup::composite(&mut session, data, args.reference, &interrupted, args.output.quiet);
-            measured.map_err(|failure| match journal.is_some() && interrupted.load(Ordering::SeqCst) {
-                true => failure.hint("go on with the same command and --resume"),
-                false => failure,
-            })?
-        }
+    let composite = match (&data, selection.needs(Measurement::Composite)) {
+        (Some(data), true) => match reference(&args, &selection, &mut session, data, kept.as_mut(), &interrupted) {
+            Ok(composite) => composite,
+            Err(failure) => {
+                // One that was stopped goes on; of one that failed there is nothing to go on from.
+                let stopped = interrupted.load(Ordering::SeqCst);
+                if let Some(kept) = kept.filter(|_| rows.is_empty() && !stopped) {
+                    kept.remove()?;
+                }
+                return Err(failure);
+            }
+        },
         _ => None,
     };
     let mut scorer = Scorer::new(&mut session.network, &parameters, &images, options).with_composite(composite);
@@ -150,8 +158,8 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
             }));
         }
         let row = scorer.score(path)?;
-        if let Some(journal) = &mut journal {
-            journal.row(&row.cells())?;
+        if let Some(kept) = &mut kept {
+            kept.row(&row)?;
         }
         rows.push(row);
         bar.inc(1);
@@ -171,8 +179,8 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     atomic::write(&args.out, &csv).map_err(|e| Failure::file(&args.out, &e))?;
-    if let Some(journal) = journal {
-        journal.remove()?;
+    if let Some(kept) = kept {
+        kept.remove()?;
     }
     if args.output.json {
         output::json(&json!({
@@ -184,94 +192,30 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Where images come from, if any are needed.
-fn images_of<'a>(args: &'a ScoreArgs, options: &ScoreOptions) -> Result<Option<&'a DataSource>, Failure> {
-    let chosen = options.selection.indicators();
-    let needing = chosen.iter().filter(|i| i.measurement.needs_images()).map(|i| i.name);
-    let needing: Vec<&str> = needing.chain(options.adapt.map(|_| "--adapt-steps")).collect();
-    match (&args.data.data, needing.as_slice()) {
-        (_, []) => Ok(None),
-        (Some(source), _) => Ok(Some(source)),
-        (None, needing) => {
-            Err(Failure::usage(format!("--data is missing: images are needed for {}", needing.join(", ")))
-                .hint("name some, as with --data digits, or only --indicators that need none, as bn_all,bn_last,zen"))
-        }
-    }
-}
-
-/// What is measured, from the arguments.
-fn options(args: &ScoreArgs) -> Result<ScoreOptions, Failure> {
-    let hint = "`nasbn score --help` lists indicators and perspectives";
-    let mut selection = Selection::parse(&args.indicators).map_err(|e| Failure::usage(&e).hint(hint))?;
-    if args.no_validation {
-        selection = selection.only(|i| i.perspective != Perspective::Validation);
-    }
-    let adapt = (args.adapt_steps > 0).then_some(CandidateOptions { steps: args.adapt_steps, rate: args.adapt_rate });
-    if !(args.adapt_rate.is_finite() && args.adapt_rate > 0.0) {
-        return Err(Failure::usage(format!("--adapt-rate must be a number above 0, not {}", args.adapt_rate))
-            .hint("1 is usual; leave it out"));
-    }
-    if adapt.is_none() {
-        if args.indicators.split(',').any(|name| name.trim() == "adapt_loss") {
-            return Err(Failure::usage("adapt_loss is the loss of steps that are not taken")
-                .hint("say how many with --adapt-steps"));
-        }
-        selection = selection.only(|i| i.measurement != Measurement::Adaptation);
-    }
-    Ok(ScoreOptions {
-        selection,
-        recalibrate: args.validation.recalibrate as usize,
-        mc_batches: args.mc.mc_batches as usize,
-        ntk_outputs: args.ntk_outputs,
-        adapt,
-        noise_images: args.validation.batch as usize,
-        seed: args.seed,
-    })
-}
-
-/// The journal beside the output, and the rows that an earlier run has left in it.
-fn open(
+/// The composite: as an earlier run has kept it, or measured now, and kept. None, with a warning, where it is undefined
+/// and was not asked for by name.
+fn reference(
     args: &ScoreArgs,
-    run: &Map<String, Value>,
     selection: &Selection,
-    session: &setup::Session,
-    paths: &[Path],
-) -> Result<(Journal, Vec<Row>), Failure> {
-    let file: &FsPath = &journal::beside(&args.out);
-    if !args.resume {
-        return Ok((Journal::create(file, run)?, Vec::new()));
+    session: &mut setup::Session,
+    data: &Dataset,
+    kept: Option<&mut Kept>,
+    interrupted: &AtomicBool,
+) -> Result<Option<Composite>, Failure> {
+    if let Some(composite) = kept.as_ref().and_then(|kept| kept.composite()) {
+        return Ok(Some(composite.clone()));
     }
-    let (journal, found) = Journal::resume(file, run)?;
-    let mut rows = Vec::with_capacity(found.len());
-    for (i, cells) in found.iter().enumerate() {
-        let of_run = paths.get(i).map(|path| session.network.supernet().format_path(path));
-        let row = Row::from_cells(cells).filter(|row| Some(&row.path) == of_run.as_ref());
-        let row = row.filter(|_| cells.len() == header(selection).len());
-        rows.push(row.ok_or_else(|| journal.damaged(i, "it is not the row of this path"))?);
+    let quiet = args.output.quiet;
+    let measured = match composite_is_named(args, selection) {
+        true => setup::needed_composite(session, data, args.reference, interrupted, quiet).map(Some),
+        false => setup::composite(session, data, args.reference, interrupted, quiet),
+    };
+    let measured = measured.map_err(|failure| match kept.is_some() && interrupted.load(Ordering::SeqCst) {
+        true => failure.hint("go on with the same command and --resume; reference paths are measured anew"),
+        false => failure,
+    })?;
+    if let (Some(kept), Some(composite)) = (kept, &measured) {
+        kept.note(composite)?;
     }
-    Ok((journal, rows))
-}
-
-/// What decides the bytes of the table, by name.
-fn run_of(
-    args: &ScoreArgs,
-    options: &ScoreOptions,
-    session: &setup::Session,
-    parameters: &BnParameters,
-    data: Option<&Dataset>,
-    paths: &[Path],
-) -> Map<String, Value> {
-    let supernet = session.network.supernet();
-    let texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
-    let more = json!({
-        "paths": fingerprint::hex(&Sha256::digest(texts.join("\n"))),
-        "indicators": options.selection.to_string(),
-        "mc_batches": args.mc.mc_batches,
-        "mc_images": args.mc.mc_images,
-        "ntk_outputs": args.ntk_outputs,
-        "adapt": options.adapt,
-        "reference": args.reference.options(),
-        "seed": args.seed,
-    });
-    fingerprint::of(session, parameters, data, &args.validation, more)
+    Ok(measured)
 }

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, McArgs, OutputArgs, ReferenceArgs, ValidationArgs},
-    fingerprint, setup, units,
+    fingerprint, note, setup, units,
 };
 use crate::{
     composite::Composite,
@@ -240,30 +240,14 @@ fn reference(
     record: &mut Record,
     interrupted: &AtomicBool,
 ) -> Result<Composite, Failure> {
-    if let Some(composite) = record.note(COMPOSITE).and_then(decode) {
+    if let Some(composite) = record.note(note::COMPOSITE).and_then(note::decode) {
         return Ok(composite);
     }
     let measured = setup::needed_composite(session, data, args.reference, interrupted, args.output.quiet);
     let stopped = |failure: Failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure };
     let composite = measured.map_err(stopped)?;
-    record.set_note(COMPOSITE, &encode(&composite))?;
+    record.set_note(note::COMPOSITE, &note::encode(&composite))?;
     Ok(composite)
-}
-
-/// Name of the note.
-const COMPOSITE: &str = "composite";
-
-/// A composite as text, to the bit.
-fn encode(composite: &Composite) -> String {
-    fingerprint::hex(&postcard::to_allocvec(composite).unwrap_or_default())
-}
-
-/// A composite from its text; none if it is not one.
-fn decode(text: &str) -> Option<Composite> {
-    let digits = text.as_bytes().chunks_exact(2);
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes: Vec<u8> = digits.map(byte).collect::<Option<_>>()?;
-    postcard::from_bytes(&bytes).ok()
 }
 
 /// The scores of this search: none yet, or those that an earlier run has left.

@@ -172,6 +172,9 @@ pub fn halves(data: &Dataset, args: &ValidationArgs, seed: u64) -> Result<(Vec<u
 pub fn validation_order(data: &Dataset, args: &ValidationArgs, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..data.split(Part::Validation).len()).collect();
     sample::shuffle(&mut ChaCha8Rng::seed_from_u64(seed), &mut order);
+    if let Some(asked) = args.validation_images.filter(|&asked| asked as usize > order.len()) {
+        log::warn!("--validation-images {asked}: there are only {}, all of which are taken", order.len());
+    }
     order.truncate(args.validation_images.map_or(usize::MAX, |n| n as usize));
     order
 }
@@ -323,7 +326,10 @@ pub fn text(file: &FsPath, wanted: &str) -> Result<String, Failure> {
     } else {
         fs::read_to_string(file).map(|contents| text = contents)
     };
-    read.map_err(|e| Failure::file(file, &e).hint(wanted))?;
+    read.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Failure::file(file, &e),
+        _ => Failure::file(file, &e).hint(wanted),
+    })?;
     Ok(text)
 }
 

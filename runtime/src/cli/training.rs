@@ -133,7 +133,7 @@ impl TrainingArgs {
     pub fn check(&self) -> Result<(), Failure> {
         let positive = |name: &str, value: f32| match value.is_finite() && value > 0.0 {
             true => Ok(()),
-            false => Err(Failure::usage(format!("{name} must be a number above 0, not {value}"))
+            false => Err(Failure::usage(format!("{name} must be a finite number above 0, not {value}"))
                 .hint("`nasbn adapt --find-rate` looks for one")),
         };
         if let Some(rate) = self.rate {

@@ -193,9 +193,17 @@ pub enum CompositeError {
     /// A graph failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The images do not suffice.
+    /// There are too few images.
+    #[error("there are {images} training images, fewer than the {wanted} that a composite is measured on")]
+    TooFewImages {
+        /// Training images.
+        images: usize,
+        /// How many it takes, all different.
+        wanted: usize,
+    },
+    /// The images cannot be used.
     #[error(transparent)]
-    Data(#[from] DataError),
+    Data(DataError),
     /// A part is undefined on too many paths.
     #[error("{part} is undefined on {undefined} of {measured} reference paths")]
     Undefined {
@@ -227,11 +235,24 @@ pub enum CompositeError {
     },
 }
 
+impl From<DataError> for CompositeError {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::TooFewImages { images, wanted, .. } => Self::TooFewImages { images, wanted },
+            other => Self::Data(other),
+        }
+    }
+}
+
 impl CompositeError {
     /// What can be done about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Engine(_) => "check the bundle with `nasbn-export check DIR` and the library with `nasbn doctor`",
+            // Mini-batches of a composite are as they are: a smaller --batch would not help.
+            Self::TooFewImages { .. } => {
+                "add training images (a lower --validation-fraction holds back fewer), or do without the composite"
+            }
             Self::Data(error) => error.hint(),
             // Most have a value.
             Self::Undefined { undefined, measured, .. } if 2 * undefined <= *measured => {
@@ -259,7 +280,7 @@ pub struct PartFit {
     pub paths: usize,
     /// Paths on which it was undefined.
     pub undefined: usize,
-    /// [`super::Fit::explained`], mean over draws.
+    /// [`crate::path_table::Fit::explained`], mean over draws.
     pub explained: f64,
 }
 
@@ -289,6 +310,13 @@ pub fn measure(
         let paths = distinct(&supernet, &canonical, options.paths, &mut rng);
         if paths.len() < MIN_PATHS {
             return Err(CompositeError::SmallSpace(paths.len()));
+        }
+        if draw == 0 && paths.len() < options.paths {
+            log::warn!(
+                "the space has only {} different networks: the composite is measured on these, not on {}",
+                paths.len(),
+                options.paths
+            );
         }
         let before = draw * options.paths;
         let mut done = before;

@@ -129,7 +129,7 @@ impl Dataset {
     /// # Errors
     /// [`ImageSpec::check`]'s; [`DataError::ClassCount`] where the names are not as many as the classes;
     /// [`DataError::TooFewImages`] where a split is empty; [`DataError::Extent`] where a split was made
-    /// for another image shape.
+    /// for another image shape; [`DataError::OneLabel`] where all images of `train` are of one class.
     pub fn new(spec: ImageSpec, train: Split, validation: Split, about: About) -> Result<Self, DataError> {
         spec.check()?;
         if about.classes.len() != spec.classes {
@@ -146,6 +146,12 @@ impl Dataset {
                 let expected = format!("{} and labels below {}", spec.elements(), spec.classes);
                 return Err(DataError::Extent { what: "bytes of an image", found: split.elements, expected });
             }
+        }
+        if let [first, rest @ ..] = train.labels.as_slice()
+            && rest.iter().all(|label| label == first)
+        {
+            let class = about.classes.get(usize::from(*first)).cloned().unwrap_or_default();
+            return Err(DataError::OneLabel { origin: about.source, class, images: train.len() });
         }
         let normaliser = Normaliser::of(&train.images, spec.channels, spec.height * spec.width);
         Ok(Self { spec, train, validation, normaliser, about })
@@ -253,7 +259,7 @@ mod tests {
     #[test]
     fn empty_splits_and_wrong_names_are_refused() {
         assert!(Dataset::new(SPEC, split(&[]), split(&[0]), about()).is_err());
-        assert!(Dataset::new(SPEC, split(&[0]), split(&[]), about()).is_err());
+        assert!(Dataset::new(SPEC, split(&[0, 1]), split(&[]), about()).is_err());
         let one = About { classes: vec!["a".into()], ..about() };
         assert!(matches!(Dataset::new(SPEC, split(&[0]), split(&[0]), one), Err(DataError::ClassCount { .. })));
         let wider = ImageSpec { width: 3, ..SPEC };
@@ -261,10 +267,22 @@ mod tests {
     }
 
     #[test]
+    fn training_images_of_one_class_are_refused_by_its_name() {
+        for labels in [&[1][..], &[1, 1, 1]] {
+            let error = Dataset::new(SPEC, split(labels), split(&[0, 1]), about()).unwrap_err();
+            assert!(
+                matches!(&error, DataError::OneLabel { class, images, .. } if class == "b" && *images == labels.len())
+            );
+        }
+        // Held-back images may be few, and of one class then.
+        assert!(Dataset::new(SPEC, split(&[1, 0]), split(&[1]), about()).is_ok());
+    }
+
+    #[test]
     fn fingerprints_tell_data_apart() {
         let base = Dataset::new(SPEC, split(&[0, 1]), split(&[0]), about()).unwrap();
         let same = Dataset::new(SPEC, split(&[0, 1]), split(&[0]), about()).unwrap();
-        let other = Dataset::new(SPEC, split(&[0, 0]), split(&[0]), about()).unwrap();
+        let other = Dataset::new(SPEC, split(&[1, 0]), split(&[0]), about()).unwrap();
         assert_eq!(base.fingerprint(), same.fingerprint());
         assert_ne!(base.fingerprint(), other.fingerprint());
         assert_eq!(base.fingerprint().len(), 64);

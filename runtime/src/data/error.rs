@@ -83,6 +83,16 @@ pub enum DataError {
         /// Its only class.
         class: String,
     },
+    /// Every training image has the same label.
+    #[error("the {images} training images of {origin} are all of one class, '{class}'; at least two are needed")]
+    OneLabel {
+        /// Where they come from.
+        origin: String,
+        /// Their class.
+        class: String,
+        /// How many there are.
+        images: usize,
+    },
     /// A folder `train` beside others that are neither parts nor, so it seems, classes.
     #[error("{} holds train/ beside {}, so it is neither a folder of parts nor one of classes", path.display(), Names(others))]
     Parts {
@@ -215,6 +225,9 @@ impl DataError {
             Self::TooFewImages { .. } => "use a smaller batch or fewer batches",
             Self::LoaderStopped { .. } => "this is a fault in nasbn; --resume goes on from the last checkpoint",
             Self::OneClass { .. } => "give it a folder for each class; the names of the folders are the classes",
+            Self::OneLabel { .. } => {
+                "check that files are missing none of their records: losses of one class are 0 and rank nothing"
+            }
             Self::Parts { .. } => {
                 "call the folder of held-back images val, valid, validation or test; if train is a class, call it otherwise"
             }

@@ -6,6 +6,9 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 /// Share of the replicates within an interval.
 pub const CONFIDENCE: f64 = 0.95;
 
+/// Fewest resamples that give an interval: one of them is in either tail.
+pub const FEWEST: u32 = 40;
+
 /// `n` indices below `n`, drawn with replacement: replicate number `replicate` of `seed`.
 ///
 /// Every replicate has a stream of its own, so all columns see the same resamples.

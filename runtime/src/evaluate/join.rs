@@ -1,10 +1,14 @@
 //! Scores and truth brought together: one entry a network.
 
+mod problem;
+
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
 use crate::table::{Cell, Row, Table, TableError};
+
+pub use problem::{Conflict, JoinError, Problem, Side};
 
 /// Fewest networks that a ranking is looked at for.
 pub const MIN_NETWORKS: usize = 3;
@@ -14,100 +18,6 @@ const NAMES: [&str; 3] = ["path", "arch", "canonical"];
 
 /// Relative difference up to which two numbers are the same one, written differently.
 const SAME: f64 = 1e-9;
-
-/// Which file a problem is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The scores.
-    Scores,
-    /// The truth.
-    Truth,
-}
-
-/// Why scores and truth cannot be brought together.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{problem}")]
-pub struct JoinError {
-    /// The file.
-    pub side: Side,
-    /// What is wrong with it.
-    pub problem: Problem,
-}
-
-/// Two rows of one path or network that do not agree.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("lines {} and {} are of one {what}, `{name}`, but `{column}` is {} and {}", lines.0, lines.1, values.0, values.1)]
-pub struct Conflict {
-    /// `path` or `network`.
-    pub what: &'static str,
-    /// Path or canonical path.
-    pub name: String,
-    /// Column.
-    pub column: String,
-    /// Lines, from 1.
-    pub lines: (u64, u64),
-    /// What each holds.
-    pub values: (String, String),
-}
-
-/// What is wrong with a file.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Problem {
-    /// It is no table, or lacks a column.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// A row without a path.
-    #[error("line {0} has no path")]
-    NoPath(u64),
-    /// A cell that should hold a number.
-    #[error("line {line}, column `{column}`: `{text}` is not a number")]
-    NotANumber {
-        /// Line, from 1.
-        line: u64,
-        /// Column.
-        column: String,
-        /// What it holds.
-        text: String,
-    },
-    /// One network with two values.
-    #[error(transparent)]
-    Conflict(#[from] Box<Conflict>),
-    /// No column of numbers.
-    #[error("no column holds numbers to evaluate")]
-    NoScores,
-    /// Too few networks have both a score row and a truth.
-    #[error("only {joined} of the {scores} networks in the scores have a truth; the truth has {truth} different paths")]
-    TooFew {
-        /// Networks with both.
-        joined: usize,
-        /// Networks in the scores.
-        scores: usize,
-        /// Different paths in the truth.
-        truth: usize,
-        /// A path of the scores and one of the truth that have no partner.
-        apart: Option<(String, String)>,
-    },
-}
-
-impl Problem {
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::Table(error) => error.hint(),
-            Self::NoPath(_) => "every row names its network in the column of paths".into(),
-            Self::NotANumber { .. } => {
-                "numbers have a decimal point and no unit; leave the cell empty if there is none".into()
-            }
-            Self::Conflict(conflict) if conflict.what == "path" => "keep one of the rows".into(),
-            Self::Conflict(_) => "scores of different runs cannot be mixed; keep those of one".into(),
-            Self::NoScores => "`nasbn score` writes such a file".into(),
-            Self::TooFew { apart: Some((score, truth)), .. } => format!(
-                "paths are compared as text, zeros in front count: `{score}` is only in the scores, `{truth}` only in the truth"
-            ),
-            Self::TooFew { .. } => format!("at least {MIN_NETWORKS} networks make a ranking"),
-        }
-    }
-}
 
 /// How many rows there were and what became of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -152,7 +62,8 @@ pub struct Column {
     pub values: Vec<Option<f64>>,
 }
 
-/// Networks with scores and truth, each once, in the order of the scores.
+/// Networks with scores and truth, each once, in the order of their canonical paths: figures, those of resamples among
+/// them, do not depend on how rows are sorted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Population {
     /// Canonical paths.
@@ -204,15 +115,22 @@ pub fn join(
         ..Rows::default()
     };
     let truths = Truths::read(truth, truth_column, path_column, &networks, &mut rows).map_err(in_truth)?;
-    let joined: Vec<usize> = (0..networks.first.len()).filter(|i| !truths.of[*i].is_empty()).collect();
+    let mut joined: Vec<usize> = (0..networks.first.len()).filter(|i| !truths.of[*i].is_empty()).collect();
+    joined.sort_by(|&a, &b| networks.names[a].cmp(&networks.names[b]));
     rows.scores_joined = networks.of_row.iter().filter(|i| !truths.of[**i].is_empty()).count();
     rows.scores_without_truth = rows.scores - rows.scores_joined;
     if joined.len() < MIN_NETWORKS {
-        let alone = networks.names.iter().zip(&truths.of).find(|(_, truths)| truths.is_empty());
-        let apart = alone.map(|(name, _)| name.clone()).zip(truths.unknown);
-        let problem =
-            Problem::TooFew { joined: joined.len(), scores: networks.first.len(), truth: truths.paths, apart };
-        return Err(in_truth(problem));
+        let alone = (0..networks.first.len()).find(|i| truths.of[*i].is_empty() && !truths.valueless.contains(i));
+        let valueless = truths.valueless.iter().filter(|&&i| truths.of[i].is_empty()).count();
+        return Err(in_truth(Problem::TooFew {
+            joined: joined.len(),
+            scores: networks.first.len(),
+            truth: truths.paths,
+            no_value: rows.truth_without_value,
+            no_value_matters: joined.len() + valueless >= MIN_NETWORKS,
+            column: truth_column.to_owned(),
+            apart: alone.map(|i| networks.names[i].clone()).zip(truths.unknown),
+        }));
     }
     let keep = |values: &[Option<f64>]| joined.iter().map(|&i| values[i]).collect::<Vec<_>>();
     // What is grouped by, though it may not be evaluated.
@@ -309,6 +227,8 @@ struct Truths {
     paths: usize,
     /// A path that the scores do not have.
     unknown: Option<String>,
+    /// Networks of which a row has no finite value.
+    valueless: HashSet<usize>,
 }
 
 impl Truths {
@@ -320,7 +240,11 @@ impl Truths {
         rows: &mut Rows,
     ) -> Result<Self, Problem> {
         let (path, index) = (path_column(truth, path)?, truth.column(column)?);
-        let mut truths = Self { of: vec![Vec::new(); networks.first.len()], paths: 0, unknown: None };
+        if path == index || NAMES.contains(&column) {
+            return Err(Problem::Names(column.to_owned()));
+        }
+        let of = vec![Vec::new(); networks.first.len()];
+        let mut truths = Self { of, paths: 0, unknown: None, valueless: HashSet::new() };
         let mut seen: HashMap<&str, (u64, f64)> = HashMap::new();
         let mut paths: HashSet<&str> = HashSet::new();
         for row in truth.rows() {
@@ -333,6 +257,7 @@ impl Truths {
             }
             let Some(value) = number(row, index, column)? else {
                 rows.truth_without_value += usize::from(network.is_some());
+                truths.valueless.extend(network);
                 continue;
             };
             if let Some(&(line, before)) = seen.get(path) {
@@ -354,6 +279,8 @@ impl Truths {
                 rows.truth_joined += 1;
             }
         }
+        // Means are sums, whose last bits would tell in which order rows stand.
+        truths.of.iter_mut().for_each(|of| of.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0))));
         truths.paths = paths.len();
         Ok(truths)
     }
@@ -373,6 +300,9 @@ fn columns(scores: &Table, networks: &Networks, wanted: &[String]) -> Result<(Ve
     for name in all {
         if columns.iter().any(|c| c.name == *name) && !wanted.is_empty() {
             continue;
+        }
+        if NAMES.contains(&name.as_str()) {
+            return Err(Problem::Names(name.clone()));
         }
         match values(scores, networks, scores.column(name)?) {
             // Indicators that were not asked for are empty columns.

@@ -35,11 +35,11 @@ fn problem(scores: &str, truth: &str, wanted: &[&str]) -> (Side, String) {
 fn equal_networks_count_once_under_any_name() {
     let truth = "arch,acc\n01,80\n00,50\n22,90\n21,91\n21,91.0\n11,70\n12,nan\n";
     let population = joined(SCORES, truth, &[]).unwrap();
-    assert_eq!(population.names, ["10", "00", "22", "21"]);
-    assert_eq!(population.truth, [80.0, 50.0, 90.0, 91.0]);
+    assert_eq!(population.names, ["00", "10", "21", "22"]);
+    assert_eq!(population.truth, [50.0, 80.0, 91.0, 90.0]);
     let names: Vec<&str> = population.columns.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["macs", "params", "depth", "loss_like", "composite"]);
-    assert_eq!(population.columns[3].values, [Some(2.5), Some(3.0), None, Some(1.0)]);
+    assert_eq!(population.columns[3].values, [Some(3.0), Some(2.5), Some(1.0), None]);
     assert_eq!(population.text_columns, [("note".into(), 2, "a".into())]);
     let rows = &population.rows;
     assert_eq!((rows.scores, rows.scores_networks, rows.scores_joined, rows.scores_without_truth), (6, 5, 5, 1));
@@ -54,7 +54,7 @@ fn equal_networks_count_once_under_any_name() {
 #[test]
 fn paths_of_one_network_may_differ_and_rows_of_one_path_may_not() {
     let population = joined(SCORES, "arch,acc\n01,80\n10,81\n00,50\n22,90\n", &[]).unwrap();
-    assert_eq!(population.truth, [80.5, 50.0, 90.0]);
+    assert_eq!(population.truth, [50.0, 80.5, 90.0]);
     let differing = population.differing.unwrap();
     assert_eq!((differing.networks, differing.most, differing.lines), (1, 1.0, (2, 3)));
     let error = joined(SCORES, "arch,acc\n01,80\n00,50\n\n01,81\n", &[]).unwrap_err();
@@ -87,6 +87,8 @@ fn what_cannot_be_joined_says_why() {
         (SCORES, "network,acc\n01,80\n", &[], Side::Truth, "no column `path`"),
         (SCORES, "arch,acc\n01,80 %\n", &[], Side::Truth, "line 2, column `acc`: `80 %` is not a number"),
         (SCORES, "arch,acc\n,80\n", &[], Side::Truth, "line 2 has no path"),
+        (SCORES, truth, &["canonical"], Side::Scores, "the column `canonical` names networks"),
+        ("path,x\n01,1\n00,2\n", truth, &[], Side::Truth, "the scores have only 2 different networks"),
         (SCORES, truth, &["composit"], Side::Scores, "no column `composit`"),
         (SCORES, truth, &["note"], Side::Scores, "line 2, column `note`: `a` is not a number"),
         ("path,name\n01,a\n00,b\n22,c\n", truth, &[], Side::Scores, "no column holds numbers"),
@@ -102,6 +104,49 @@ fn what_cannot_be_joined_says_why() {
         "{}",
         error.problem.hint()
     );
+}
+
+#[test]
+fn truths_without_a_value_are_not_said_to_be_missing_paths() {
+    let empty = |truth: &str| joined(SCORES, truth, &[]).unwrap_err().problem;
+    let problem = empty("arch,acc\n01,\n00,nan\n22,90\n55,1\n");
+    let (words, hint) = (problem.to_string(), problem.hint());
+    assert!(
+        words.starts_with("only 1 of the 5 networks") && words.ends_with("and 2 rows of them have no finite `acc`")
+    );
+    assert!(hint.contains("fill in `acc`") && hint.contains("--truth-column"), "{hint}");
+    // Here paths are the trouble: the one that is named is in no row of the truth.
+    let problem = empty("arch,acc\n01,\n0,1\n22,90\n");
+    assert!(problem.to_string().ends_with("and 1 row of them has no finite `acc`"), "{problem}");
+    assert!(problem.hint().contains("`00` is only in the scores, `0` only in the truth"), "{}", problem.hint());
+}
+
+#[test]
+fn the_column_of_paths_is_no_truth() {
+    let (scores, truth) = (Table::parse(SCORES).unwrap(), Table::parse("which,arch,acc\n01,1,80\n00,2,50\n").unwrap());
+    for (column, path) in [("which", Some("which")), ("arch", None), ("arch", Some("which"))] {
+        let error = join::join(&scores, &truth, column, path, &[]).unwrap_err();
+        assert_eq!(error, JoinError { side: Side::Truth, problem: Problem::Names(column.into()) });
+    }
+}
+
+/// Rows in another order are the same evaluation, intervals and all.
+#[test]
+fn the_order_of_rows_changes_nothing() {
+    let row = |i: u64| format!("{i:02},{},{},{}\n", i % 3, i.wrapping_mul(0x9e37_79b9) % 97, i % 5);
+    let truth = |i: u64| format!("{i:02},{}\n", i.wrapping_mul(0x85eb_ca6b) % 89);
+    let of = |order: &[u64]| {
+        let scores: String = order.iter().map(|&i| row(i)).collect();
+        let truths: String = order.iter().rev().map(|&i| truth(i)).collect();
+        let population =
+            joined(&format!("path,depth,score,macs\n{scores}"), &format!("arch,acc\n{truths}"), &[]).unwrap();
+        population.columns.iter().map(|column| evaluate(&population, column, "acc", &options())).collect::<Vec<_>>()
+    };
+    let sorted: Vec<u64> = (0..60).collect();
+    let mixed: Vec<u64> = (0..60).map(|i| i * 37 % 60).collect();
+    let reports = of(&sorted);
+    assert!(reports.iter().all(|report| report.kendall_tau.low.is_some()));
+    assert_eq!(of(&mixed), reports);
 }
 
 #[test]

@@ -3,9 +3,13 @@
 mod ntk_drift;
 mod operator_bias;
 
-use std::{fs, path::Path as FsPath};
+use std::{
+    fs,
+    path::{Path as FsPath, PathBuf},
+};
 
 use clap::Subcommand;
+use nasbn_models::BnPlacement;
 
 use super::{Exit, Failure};
 use crate::{analyze::Trait, atomic};
@@ -28,14 +32,20 @@ pub fn run(command: AnalyzeCommand) -> Result<Exit, Failure> {
 /// Name of the file of the result as JSON.
 const RESULT_FILE: &str = "result.json";
 
-/// Writes files into a directory, which is made if need be; each is old or new, the last one last.
+/// Writes files into a directory, which is made if need be; all of them or none.
 fn write(directory: &FsPath, files: &[(&str, String)]) -> Result<(), Failure> {
     fs::create_dir_all(directory).map_err(|e| Failure::file(directory, &e))?;
-    for (name, contents) in files {
-        let path = directory.join(name);
-        atomic::write(&path, contents.as_bytes()).map_err(|e| Failure::file(&path, &e))?;
+    let paths: Vec<PathBuf> = files.iter().map(|(name, _)| directory.join(name)).collect();
+    let files = paths.iter().zip(files).map(|(path, (_, contents))| (path.as_path(), contents.as_bytes()));
+    Ok(atomic::write_all(&files.collect::<Vec<_>>())?)
+}
+
+/// A placement as `nasbn-export build --bn` names it.
+const fn placement_name(placement: BnPlacement) -> &'static str {
+    match placement {
+        BnPlacement::EveryOperator => "every-operator",
+        BnPlacement::Convolution => "convolution",
     }
-    Ok(())
 }
 
 fn names(traits: &[Trait]) -> String {

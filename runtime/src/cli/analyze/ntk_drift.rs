@@ -29,7 +29,7 @@ use crate::{
     cli::{
         Exit, Failure,
         args::{DataArgs, LibraryArgs, OutputArgs},
-        output, setup,
+        output, outputs, setup,
         training::TrainingArgs,
     },
     data::{Batch, Dataset, Part},
@@ -82,9 +82,10 @@ pub struct NtkDriftArgs {
     /// Steps of gradient descent of every path alone
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Times that kernels are compared with those of the start, evenly apart; no more than steps
-    #[arg(long, value_name = "P", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    points: u32,
+    /// Times that kernels are compared with those of the start, evenly apart; no more than steps [default: 10, or all
+    /// steps of fewer]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    points: Option<u32>,
     /// Learning rate of paths alone [default: the batch's size over the norm of the path's kernel]
     #[arg(long)]
     rate: Option<f64>,
@@ -113,11 +114,23 @@ pub struct NtkDriftArgs {
     output: OutputArgs,
 }
 
+impl NtkDriftArgs {
+    /// Times that kernels are compared; [`moments`] takes no more than there are steps.
+    fn points(&self) -> u64 {
+        self.points.unwrap_or(10).into()
+    }
+}
+
 pub fn run(args: NtkDriftArgs) -> Result<Exit, Failure> {
     if let Some(rate) = args.rate.filter(|rate| !(rate.is_finite() && *rate > 0.0)) {
-        return Err(Failure::usage(format!("--rate must be a number above 0, not {rate}"))
+        return Err(Failure::usage(format!("--rate must be a finite number above 0, not {rate}"))
             .hint("leave it out to derive one from the kernel"));
     }
+    if let Some(points) = args.points.filter(|&points| points > args.steps) {
+        return Err(Failure::usage(format!("--points {points} is more than --steps {}", args.steps))
+            .hint("kernels are compared after steps: lower --points, or raise --steps"));
+    }
+    outputs::directory(&args.out)?;
     let training = TrainingArgs::usual(args.epochs.unwrap_or(3), args.batch, args.supernet_rate);
     training.check()?;
     let bundles = check_bundles(&args)?;
@@ -234,7 +247,7 @@ fn alone(
     let start = setup::parameters(session, None)?;
     let options = DriftOptions {
         steps: args.steps.into(),
-        points: args.points.into(),
+        points: args.points(),
         rate: args.rate,
         statistics: args.statistics.into(),
     };
@@ -266,7 +279,7 @@ fn in_supernet(
     let start = setup::parameters(session, None)?;
     let loader = training.loader(data, args.seed)?;
     let options = training.options(&session.network, &loader, None, String::new());
-    let (due, rate) = (moments(options.schedule.total, args.points.into()), f64::from(options.schedule.peak));
+    let (due, rate) = (moments(options.schedule.total, args.points()), f64::from(options.schedule.peak));
     let stands = |network: &mut Network, path: &Path, parameters: &BnParameters| {
         as_it_stands(network, path, parameters, batch.images.view(), &batch.labels, args.statistics.into())
     };

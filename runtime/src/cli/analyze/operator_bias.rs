@@ -15,9 +15,9 @@ use std::{
 use clap::Args;
 use indicatif::ProgressBar;
 use nasbn_export::bundle::Bundle;
-use nasbn_models::{BnPlacement, Path};
+use nasbn_models::Path;
 
-use super::{names, write};
+use super::{names, placement_name, write};
 use crate::{
     adapt::{self, StepReport, Trainer},
     analyze::{
@@ -28,7 +28,7 @@ use crate::{
     cli::{
         Exit, Failure,
         args::{DataArgs, LibraryArgs, OutputArgs},
-        output, setup,
+        output, outputs, setup,
         training::{self, TrainingArgs},
         units,
     },
@@ -95,19 +95,20 @@ pub struct OperatorBiasArgs {
     output: OutputArgs,
 }
 
-const fn name(placement: BnPlacement) -> &'static str {
-    match placement {
-        BnPlacement::EveryOperator => "every-operator",
-        BnPlacement::Convolution => "convolution",
-    }
-}
-
 pub fn run(args: OperatorBiasArgs) -> Result<Exit, Failure> {
     args.training.check()?;
     if !(args.top > 0.0 && args.top <= 1.0) {
         return Err(Failure::usage(format!("--top must be above 0 and at most 1, not {}", args.top))
             .hint("0.1 is the best tenth of the random paths"));
     }
+    if args.top * f64::from(args.random) < 1.0 {
+        return Err(Failure::usage(format!(
+            "--top {} of {} random paths is less than one path",
+            args.top, args.random
+        ))
+        .hint("raise one of the two"));
+    }
+    outputs::directory(&args.out)?;
     let quiet = args.output.quiet;
     let mut sides = open(&args)?;
     let data = setup::dataset(&args.data, sides[0].session.network.supernet())?;
@@ -137,6 +138,10 @@ pub fn run(args: OperatorBiasArgs) -> Result<Exit, Failure> {
     bar.finish_and_clear();
     trained?;
     let report = report::report(&args, &sides, seeds);
+    if report.found < args.found {
+        let text = format!("--found {}: a search has only {} different networks", args.found, report.found);
+        output::say(&bar, quiet, &text);
+    }
     write(&args.out, &report::files(&report, &sides)?)?;
     if args.output.json {
         output::json(&report)?;
@@ -167,7 +172,7 @@ fn open(args: &OperatorBiasArgs) -> Result<Vec<Side>, Failure> {
             .hint("build both with the same --seed (and --weights)"));
     }
     if placement.is_none() {
-        let both = name(a.supernet.placement);
+        let both = placement_name(a.supernet.placement);
         return Err(Failure::usage(format!("{} have the same BatchNorm placement, {both}", pair()))
             .hint("build one with --bn every-operator, the other with --bn convolution"));
     }
@@ -175,7 +180,7 @@ fn open(args: &OperatorBiasArgs) -> Result<Vec<Side>, Failure> {
     for bundle in [first, second] {
         let (memory, graphs) = (args.training.memory(), args.training.graphs.into());
         let session = setup::open_in(bundle, &args.library, memory, graphs)?;
-        let placement = name(session.network.supernet().placement);
+        let placement = placement_name(session.network.supernet().placement);
         let (checkpoints, ranked) = (Vec::new(), Vec::new());
         sides.push(Side { placement, bundle: bundle.clone(), session, checkpoints, ranked });
     }

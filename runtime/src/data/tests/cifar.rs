@@ -94,6 +94,13 @@ fn labels_beyond_the_classes_name_their_record() {
 }
 
 #[test]
+fn records_of_one_class_only_are_refused() {
+    let (_dir, source) = folder(&[("train.bin", records(1, &[3; 8])), ("test.bin", records(1, &[3, 4]))]);
+    let message = refusal(&source, &spec(10));
+    assert!(message.contains("all of one class, 'cat'") && message.contains("8 training images"), "{message}");
+}
+
+#[test]
 fn missing_files_and_folders_say_what_is_there() {
     let (dir, source) = folder(&[("test.bin", records(1, &[0])), ("cifar.tar.gz", vec![1])]);
     let message = refusal(&source, &spec(10));

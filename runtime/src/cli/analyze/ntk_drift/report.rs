@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use nasbn_models::{BnPlacement, Supernet};
+use nasbn_models::Supernet;
 use serde::Serialize;
 
 use super::NtkDriftArgs;
@@ -13,7 +13,7 @@ use crate::{
     },
     cli::{
         Failure,
-        analyze::{RESULT_FILE, with_spread},
+        analyze::{RESULT_FILE, placement_name, with_spread},
         output,
         training::TrainingArgs,
     },
@@ -96,7 +96,7 @@ impl Estimate {
 #[derive(Serialize)]
 pub struct Report {
     pub space: String,
-    pub placement: BnPlacement,
+    pub placement: &'static str,
     pub batch: u32,
     pub steps: u32,
     pub statistics: StatisticsUse,
@@ -147,7 +147,7 @@ pub fn report(args: &NtkDriftArgs, training: &TrainingArgs, supernet: &Supernet,
     files.push(RESULT_FILE);
     Report {
         space: supernet.name.clone(),
-        placement: supernet.placement,
+        placement: placement_name(supernet.placement),
         batch: args.batch,
         steps: args.steps,
         statistics: args.statistics.into(),

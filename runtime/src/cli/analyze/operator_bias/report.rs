@@ -42,6 +42,7 @@ pub struct Report {
     /// Different networks that were ranked, at most.
     pub random: u32,
     pub top: f64,
+    /// Best networks of a search that count as found; fewer than asked for where one has met no more.
     pub found: u32,
     pub max_macs: Option<u64>,
     pub placements: Vec<Placement>,
@@ -136,7 +137,7 @@ pub fn report(args: &OperatorBiasArgs, sides: &[Side], seeds: Vec<u64>) -> Repor
         seeds,
         random: args.random,
         top: args.top,
-        found: args.found,
+        found: sides.iter().flat_map(|s| s.ranked.iter().flatten()).fold(args.found, |n, r| n.min(r.networks_found)),
         max_macs: args.max_macs,
         placements: placements.collect(),
         shares,

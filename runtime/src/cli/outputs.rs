@@ -1,0 +1,100 @@
+//! Places that results go to, looked at before anything is computed.
+
+use std::{
+    fs, io,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+use super::Failure;
+use crate::atomic;
+
+/// Refuses a file that could not be written.
+pub fn file(path: &Path) -> Result<(), Failure> {
+    atomic::check(path).map_err(|error| match error.kind() {
+        io::ErrorKind::IsADirectory => {
+            Failure::usage(format!("{} is a directory, a file is wanted", path.display())).hint("name a file in it")
+        }
+        _ => Failure::file(path, &error),
+    })
+}
+
+/// Refuses a directory that could not be made or written to.
+pub fn directory(path: &Path) -> Result<(), Failure> {
+    // The nearest that is there: what is below it can be made if it takes files.
+    let present = path.ancestors().find(|above| above.as_os_str().is_empty() || above.exists());
+    let present = present.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !present.is_dir() {
+        return Err(Failure::usage(format!("{} is a file, a directory is wanted", present.display()))
+            .hint("name a directory; it is made if it is not there"));
+    }
+    atomic::check(&present.join("result")).map_err(|error| Failure::file(path, &error))
+}
+
+/// Refuses an output that is an input or another output: `inputs` and `outputs` are options with their files.
+pub fn apart(inputs: &[(&str, &Path)], outputs: &[(&str, &Path)]) -> Result<(), Failure> {
+    for (i, &(option, path)) in outputs.iter().enumerate() {
+        let Some(place) = place(path) else { continue };
+        let same = |other: &&(&str, &Path)| self::place(other.1).as_ref() == Some(&place);
+        if let Some((other, _)) = inputs.iter().chain(&outputs[..i]).find(same) {
+            return Err(Failure::usage(format!("{other} and {option} are the same file, {}", path.display()))
+                .hint(format!("name another file with {option}")));
+        }
+    }
+    Ok(())
+}
+
+/// Where a file is or would be, links followed; none of a device or pipe, which keeps nothing, nor of `-`.
+fn place(path: &Path) -> Option<PathBuf> {
+    if path.as_os_str() == "-" {
+        return None;
+    }
+    if let Ok(present) = fs::canonicalize(path) {
+        let kind = fs::metadata(&present).ok()?.file_type();
+        let stream = kind.is_char_device() || kind.is_fifo() || kind.is_socket();
+        return (!stream).then_some(present);
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some(fs::canonicalize(above).ok()?.join(path.file_name()?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_file_is_known_under_every_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&a, "").unwrap();
+        std::os::unix::fs::symlink(&a, &b).unwrap();
+        let around = dir.path().join("new");
+        let again = dir.path().join(".").join("new");
+        let refused = |inputs: &[(&str, &Path)], outputs: &[(&str, &Path)]| {
+            apart(inputs, outputs).map_err(|failure| failure.message().to_owned()).err().unwrap_or_default()
+        };
+        assert!(refused(&[("--scores", &a)], &[("--out", &b)]).starts_with("--scores and --out are the same file"));
+        let both = refused(&[], &[("--out", &around), ("--plot", &again)]);
+        assert!(both.starts_with("--out and --plot are the same file"), "{both}");
+        let null = Path::new("/dev/null");
+        assert_eq!(refused(&[("--scores", &a)], &[("--out", &around), ("--plot", null), ("--more", null)]), "");
+    }
+
+    #[test]
+    fn places_that_cannot_be_written_to_are_told_by_name_and_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = dir.path().join("taken");
+        fs::write(&taken, "").unwrap();
+        let below = dir.path().join("one/two");
+        directory(&below).unwrap();
+        directory(dir.path()).unwrap();
+        for path in [taken.clone(), taken.join("below")] {
+            let failure = directory(&path).unwrap_err();
+            assert!(failure.message().ends_with("taken is a file, a directory is wanted"), "{}", failure.message());
+        }
+        assert!(file(dir.path()).unwrap_err().message().ends_with("is a directory, a file is wanted"));
+        assert!(file(&below).unwrap_err().message().contains("No such file"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
