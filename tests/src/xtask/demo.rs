@@ -20,6 +20,10 @@ struct Scale {
     score: &'static str,
     /// Options of `nasbn search`.
     search: &'static str,
+    /// Options of `nasbn latency`.
+    latency: &'static str,
+    /// Options of `nasbn search` within a latency budget.
+    within: &'static str,
 }
 
 impl Scale {
@@ -31,6 +35,8 @@ impl Scale {
                 adapt: "--epochs 100 --rate 2 --no-augment",
                 score: "--random 1000",
                 search: "--max-macs 1M",
+                latency: "--networks 48 --check 32 --min-time 50ms",
+                within: "--min-time 100ms",
             },
             Some(dir) => Self {
                 data: format!("cifar10:{}", dir.display()),
@@ -39,20 +45,40 @@ impl Scale {
                 // A path costs a second here, so fewer are looked at, on fewer images.
                 score: "--random 40 --validation-images 500",
                 search: "--max-macs 50M --evaluations 60 --validation-images 1000",
+                latency: "--networks 64 --check 64 --min-time 200ms",
+                within: "--min-time 500ms --validation-images 1000",
             },
         }
     }
 }
 
-/// The session: a command a line; `{...}` are filled in as whole words.
-const SESSION: [&str; 6] = [
+/// The session: a command a line; `{...}` are filled in as whole words, `{budget}` when it is its turn.
+const SESSION: [&str; 8] = [
     "nasbn-export build {space} --classes 10 --bn every-operator --seed 0 --out {bundle}",
     "nasbn-export inspect {bundle}",
     "nasbn doctor",
     "nasbn adapt --bundle {bundle} --data {data} {adapt} --out {checkpoint}",
     "nasbn score --bundle {bundle} --checkpoint {checkpoint} --data {data} {score} --out {scores}",
     "nasbn search --bundle {bundle} --checkpoint {checkpoint} --data {data} {search} --out {found}",
+    "nasbn latency --bundle {bundle} {latency} --out {table} --export {measured}",
+    "nasbn search --bundle {bundle} --checkpoint {checkpoint} --data {data} --latency {table} --budget {budget} {within} --out {fast}",
 ];
+
+/// What stands for the budget until networks have been measured.
+const BUDGET: &str = "{budget}";
+/// The latency table as JSON.
+const MEASURED: &str = "here.latency.json";
+
+/// A budget that half of the networks keep on the machine that `measured` was measured on.
+fn budget(measured: &Path) -> Result<String> {
+    let text = fs::read_to_string(measured).with_context(|| measured.display().to_string())?;
+    let table: serde_json::Value = serde_json::from_str(&text).with_context(|| measured.display().to_string())?;
+    let networks = table["networks"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut ms: Vec<f64> = networks.iter().filter_map(|network| network["timing"]["median_ms"].as_f64()).collect();
+    ms.sort_by(f64::total_cmp);
+    let middle = ms.get(ms.len() / 2).context("no network was measured")?;
+    Ok(format!("{middle:.3}ms"))
+}
 
 /// Words of the session's commands, the program first.
 fn session(out: &Path, scale: &Scale) -> Vec<Vec<String>> {
@@ -63,6 +89,11 @@ fn session(out: &Path, scale: &Scale) -> Vec<Vec<String>> {
         "{adapt}" => options(scale.adapt),
         "{score}" => options(scale.score),
         "{search}" => options(scale.search),
+        "{latency}" => options(scale.latency),
+        "{within}" => options(scale.within),
+        "{table}" => place("here.latency"),
+        "{measured}" => place(MEASURED),
+        "{fast}" => place("found-within-budget"),
         "{bundle}" => place("bundle"),
         "{checkpoint}" => place("checkpoint"),
         "{scores}" => place("scores.csv"),
@@ -84,7 +115,10 @@ pub fn run(target_dir: &Path, programs: &Path, cifar10: Option<&Path>) -> Result
         fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
     }
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
-    for words in session(&out, &Scale::of(cifar10)) {
+    for mut words in session(&out, &Scale::of(cifar10)) {
+        if let Some(word) = words.iter_mut().find(|word| *word == BUDGET) {
+            *word = budget(&out.join(MEASURED))?;
+        }
         println!("$ {}", words.join(" "));
         // The programs find the provisioned library by themselves.
         super::run(Command::new(programs.join(&words[0])).args(&words[1..]).env_remove("ORT_DYLIB_PATH"))?;
@@ -103,10 +137,22 @@ mod tests {
         for cifar10 in [None, Some(Path::new("some where"))] {
             let lines = session(Path::new("target/demo"), &Scale::of(cifar10));
             assert!(lines.iter().all(|words| ["nasbn", "nasbn-export"].contains(&words[0].as_str())));
-            assert!(lines.iter().flatten().all(|word| !word.is_empty() && !word.contains(['{', '}'])));
+            let filled = |word: &&String| word.as_str() != BUDGET;
+            assert!(lines.iter().flatten().filter(filled).all(|word| !word.is_empty() && !word.contains(['{', '}'])));
         }
         let data = Scale::of(Some(Path::new("some where"))).data;
         assert_eq!(data, "cifar10:some where");
+    }
+
+    #[test]
+    fn the_budget_is_what_half_of_the_networks_keep() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t.json");
+        let of = |ms: f64| serde_json::json!({ "timing": { "median_ms": ms } });
+        fs::write(&file, serde_json::json!({ "networks": [of(3.0), of(1.0), of(2.0)] }).to_string()).unwrap();
+        assert_eq!(budget(&file).unwrap(), "2.000ms");
+        fs::write(&file, "{}").unwrap();
+        assert!(budget(&file).is_err() && budget(&dir.path().join("none")).is_err());
     }
 
     #[test]
