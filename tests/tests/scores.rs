@@ -314,7 +314,8 @@ fn bad_input_is_refused_with_what_would_be_right() {
     with(&["--indicators", ""]).fails(2, "--indicators names no indicator");
     with(&["--indicators", " , "]).fails(2, "--indicators names no indicator");
     with(&["--no-validation", "--indicators", "zen,validation"]).fails(2, "names: validation_loss,validation_accuracy");
-    with(&["--reference-paths", "99999999"]).fails(2, "99999999");
+    let many = ["score", "--bundle", text(bundle()), "--random", "1", "--out", text(&out)];
+    run("nasbn", &[&many[..], &["--reference-paths", "99999999"]].concat()).fails(2, "99999999");
     with(&["--indicatrs", "zen"]).fails(2, "'--indicators'");
     score(dir.path(), &one).fails(2, "is a directory, a file is wanted");
     score(&dir.path().join("none/s.csv"), &one).fails(2, "none/s.csv");
