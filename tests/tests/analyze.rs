@@ -146,6 +146,10 @@ fn operator_bias_shows_what_a_missing_batch_norm_does() {
     run("nasbn", &[&arguments[..], &["--epochs", "1", "--seed", "1", "--out", text(&adapted)]].concat()).ok();
     let parameters = |dir: &Path| names(dir).into_iter().find(|name| name.starts_with("parameters-")).unwrap();
     assert_eq!(parameters(&adapted), parameters(&out.join("checkpoints/every-operator-seed1")));
+    // A search of the whole space finds no more than there is.
+    let all = bias(&BOTH, &out, &["--epochs", "1", "--random", "50", "--found", "99999", "--json"]).ok();
+    assert_eq!(json(&all)["found"], 3969);
+    assert!(all.stderr.contains("--found 99999: a search has only 3969 different networks"), "{}", all.stderr);
     bias(&BOTH, &out, &["--epochs", "2", "--random", "50"]).fails(2, "made with other options");
     bias(&BOTH, &out, &["--epochs", "2", "--seeds", "1", "--random", "50", "--force"]).ok();
 }

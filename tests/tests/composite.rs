@@ -141,6 +141,24 @@ fn what_a_composite_cannot_be_measured_on_is_said() {
     assert!(!found.exists());
 }
 
+#[test]
+fn a_space_with_fewer_networks_than_reference_paths_is_measured_as_a_whole_with_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let (space, small, out) = (dir.path().join("small.toml"), dir.path().join("small"), dir.path().join("s.csv"));
+    let spaces = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/spaces");
+    let text_of = fs::read_to_string(spaces.join("nas-bench-macro.toml")).unwrap();
+    // Only the first of three stages: 9 paths, of which two are one network.
+    let layers: Vec<&str> = text_of.split("[[layer]]").collect();
+    fs::write(&space, [&layers[..3], &layers[5..]].concat().join("[[layer]]")).unwrap();
+    export(&small, &["--space", text(&space), "--image-size", "8", "--width", "0.25", "--classes", "10"]);
+    let arguments = ["score", "--bundle", text(&small), "--data", "digits", "--random", "5", "--out", text(&out)];
+    let more = ["--indicators", "composite", "--threads", "1"];
+    let ran = run("nasbn", &[&arguments[..], &more[..]].concat()).ok();
+    assert!(ran.stderr.contains("different networks: the composite is measured on these, not on 64"), "{}", ran.stderr);
+    let eight = run("nasbn", &[&arguments[..], &more[..], &["--reference-paths", "8"]].concat()).ok();
+    assert!(!eight.stderr.contains("different networks"), "{}", eight.stderr);
+}
+
 /// Real accuracies, where the data are beside the checkout: the composite must rank better than what needs no image.
 #[test]
 fn the_composite_ranks_nas_bench_macro() {

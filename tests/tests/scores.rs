@@ -313,8 +313,9 @@ fn bad_input_is_refused_with_what_would_be_right() {
     with(&["--adapt-steps", "2", "--indicators", "zen,log_synflow"]).fails(2, "in a table of zen,log_synflow");
     with(&["--indicators", ""]).fails(2, "--indicators names no indicator");
     with(&["--indicators", " , "]).fails(2, "--indicators names no indicator");
-    with(&["--no-validation", "--indicators", "zen,validation"]).fails(2, "names: validation_loss,validation_accuracy");
-    with(&["--reference-paths", "99999999"]).fails(2, "99999999");
+    with(&["--no-validation", "--indicators", "validation"]).fails(2, "names: validation_loss,validation_accuracy");
+    let many = ["score", "--bundle", text(bundle()), "--random", "1", "--out", text(&out)];
+    run("nasbn", &[&many[..], &["--reference-paths", "99999999"]].concat()).fails(2, "99999999");
     with(&["--indicatrs", "zen"]).fails(2, "'--indicators'");
     score(dir.path(), &one).fails(2, "is a directory, a file is wanted");
     score(&dir.path().join("none/s.csv"), &one).fails(2, "none/s.csv");
@@ -337,7 +338,7 @@ fn images_are_asked_for_only_if_an_indicator_looks_at_some() {
     with(&["--no-validation"]).fails(2, "images are needed for composite");
     with(&["--indicators", "bn_all", "--adapt-steps", "1"]).fails(2, "--adapt-steps");
     assert!(!out.exists());
-    with(&["--no-validation", "--indicators", "bn_all,zen"]).ok();
+    with(&["--no-validation", "--indicators", "bn_all,validation,zen"]).ok();
     let header = || fs::read_to_string(&out).unwrap().lines().next().unwrap().to_owned();
     assert_eq!(header(), "path,canonical,macs,params,depth,peak_activation_bytes,bn_all,zen");
     with(&["--indicators", "cost,zen"]).ok();

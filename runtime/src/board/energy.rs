@@ -56,7 +56,7 @@ pub struct Energy {
     pub errors: u64,
 }
 
-/// Energy in mJ of power samples (seconds, mW) by the trapezoid rule: the sum of (t[i+1] - t[i]) (p[i] + p[i+1]) / 2.
+/// Energy in mJ of power samples (seconds, mW) by the trapezoid rule: the sum of `(t[i+1] - t[i]) (p[i] + p[i+1]) / 2`.
 /// Samples that are not finite or go back in time are left out.
 pub fn integrate(samples: &[(f64, f64)]) -> f64 {
     let mut integral = Integral::default();

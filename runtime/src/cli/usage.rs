@@ -108,7 +108,7 @@ mod tests {
             ("program outer inner --file f --rate x", "invalid value 'x' for '--rate", "`program outer inner --help`"),
             ("program outer inner", "--file <FILE>", "`program outer inner --help`"),
             ("program outer iner", "unrecognized subcommand 'iner'", "'inner'"),
-            ("program -- outer", "unrecognized subcommand", "`program outer --help`"),
+            ("program -- outer", "unexpected argument 'outer' found", "`program outer --help`"),
         ] {
             let refused = with_negative_numbers(Cli::command()).try_get_matches_from(arguments(words)).unwrap_err();
             let failure = failure(&refused, &name(Cli::command(), &arguments(words)));

@@ -72,12 +72,12 @@ fn selection(args: &ScoreArgs) -> Result<Selection, Failure> {
     let list = args.indicators.as_deref().unwrap_or(USUAL);
     let mut selection = Selection::parse(list).map_err(|e| Failure::usage(&e).hint(hint))?;
     if args.no_validation {
-        let named = selection.clone().only(|i| i.perspective == Perspective::Validation && names_it(args, i));
-        if !named.indicators().is_empty() {
-            return Err(Failure::usage(format!("--no-validation leaves out what --indicators names: {named}"))
+        let left = selection.clone().only(|i| i.perspective != Perspective::Validation);
+        if left.indicators().is_empty() && !selection.indicators().is_empty() {
+            return Err(Failure::usage(format!("--no-validation leaves out all that --indicators names: {selection}"))
                 .hint("leave out one of the two"));
         }
-        selection = selection.only(|i| i.perspective != Perspective::Validation);
+        selection = left;
     }
     if args.adapt_steps == 0 {
         if names(args).any(|name| name == "adapt_loss") {
