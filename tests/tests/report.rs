@@ -23,6 +23,8 @@ const LOOKS: [Look; 4] = [
     Look { dark: true, width: 400, height: 6000 },
 ];
 
+/// Width of a sheet A4 without its margins, CSS pixels.
+const PAPER: u32 = 718;
 /// Relative error with which `serde_json` reads a number: to the last bit or the one beside.
 const AS_READ: f64 = 4.0 * f64::EPSILON;
 
@@ -272,21 +274,26 @@ fn a_browser_lays_the_page_out_without_cuts_and_overlaps() {
     // Axes to 1e300 have labels that no chart has room for.
     let mut bare = sample::bare();
     bare.winner.predicted_ms = 6.0;
-    for (name, report) in [("report", sample::report()), ("hostile", sample::hostile()), ("bare", bare)] {
+    let (wide, narrow) = (LOOKS[0], LOOKS[2]);
+    let paper = Look { width: PAPER, ..wide };
+    let good = sample::report().html();
+    for (name, html, look) in [
+        ("wide", &good, wide),
+        ("narrow", &good, narrow),
+        ("paper", &good.replace("@media print{", "@media all{"), paper),
+        ("hostile", &sample::hostile().html(), wide),
+        ("hostile-narrow", &sample::hostile().html(), narrow),
+        ("bare", &bare.html(), wide),
+        ("bare-narrow", &bare.html(), narrow),
+    ] {
         let page = dir.path().join(format!("{name}.html"));
-        fs::write(&page, with_questions(&report.html())).unwrap();
-        for look in LOOKS.into_iter().filter(|look| !look.dark) {
-            let (dom, logged) = browser::open(&chromium, &page, look, "--dump-dom");
-            assert_eq!(logged, [""; 0], "{name}, {look:?}");
-            let said = dom.split_once("data-laid-out=\"").unwrap().1.split_once('"').unwrap().0;
-            let said: Value = serde_json::from_slice(&decoded(said)).unwrap();
-            assert_eq!(
-                (&said["hidden"], &said["over"]),
-                (&Value::Array(vec![]), &Value::Array(vec![])),
-                "{name}: {look:?}"
-            );
-            assert!(said["cut"].as_f64().unwrap() <= 0.0, "{name}, {look:?}: {said}");
-        }
+        fs::write(&page, with_questions(html)).unwrap();
+        let (dom, logged) = browser::open(&chromium, &page, look, "--dump-dom");
+        assert_eq!(logged, [""; 0], "{name}");
+        let said = dom.split_once("data-laid-out=\"").unwrap().1.split_once('"').unwrap().0;
+        let said: Value = serde_json::from_slice(&decoded(said)).unwrap();
+        assert_eq!((&said["hidden"], &said["over"]), (&Value::Array(vec![]), &Value::Array(vec![])), "{name}");
+        assert!(said["cut"].as_f64().unwrap() <= 0.0, "{name}: {said}");
     }
 }
 

@@ -166,7 +166,8 @@ fn shape(mark: Mark, (x, y): (f64, f64)) -> String {
         }
         Mark::Star => {
             let corner = |i: u32| {
-                let (angle, radius) = (std::f64::consts::PI * f64::from(i) / 5.0, if i % 2 == 0 { 9.0 } else { 4.0 });
+                let (angle, radius) =
+                    (std::f64::consts::PI * f64::from(i) / 5.0, if i.is_multiple_of(2) { 9.0 } else { 4.0 });
                 (radius * angle.sin(), -radius * angle.cos())
             };
             polygon(&mut (0..10).map(corner), "fill=\"currentColor\"")

@@ -32,7 +32,7 @@ text{fill:#e6edf3}
 .blue{color:#6cb0f2}
 .orange{color:#f2a359}
 .ink{color:#e6edf3}
-.faint{color:#7d8793}
+.faint{color:#9aa4b0}
 }
 ";
 

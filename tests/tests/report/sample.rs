@@ -147,7 +147,7 @@ pub fn report() -> SearchReport {
         operator: operator.to_owned(),
         output,
         macs,
-        latency_ms: (macs > 0).then(|| 0.02 + macs as f64 * 2e-8),
+        latency_ms: (macs > 0).then_some(0.02 + macs as f64 * 2e-8),
     };
     let mut blocks =
         vec![block(None, "stem", [32, 112, 112], 10_838_016), block(None, "mb1k3", [16, 112, 112], 9_633_792)];
