@@ -1,7 +1,7 @@
 //! Charts of numbers against names.
 
 use super::{
-    frame::{AlongX, Frame, HEIGHT, Labels, WIDTH},
+    frame::{AlongX, Frame, HEIGHT, Labels, Sheet, WIDTH},
     svg::{Svg, distinct_colour},
     ticks::extent,
 };
@@ -50,7 +50,8 @@ pub fn bars(labels: &Labels, categories: &[String], series: &[Bars], arrangement
     let legend: Vec<_> =
         series.iter().enumerate().map(|(i, s)| (distinct_colour(i).to_owned(), s.name.clone())).collect();
     let named = series.iter().any(|s| !s.name.is_empty());
-    let frame = Frame::draw(&mut svg, labels, &AlongX::Names(categories), range, if named { &legend } else { &[] });
+    let legend: &[_] = if named { &legend } else { &[] };
+    let frame = Frame::draw(&mut svg, Sheet::DOCUMENT, labels, &AlongX::Names(categories), range, legend);
     let beside = if arrangement == Arrangement::Grouped { series.len().max(1) } else { 1 };
     for (i, bars) in spans.iter().enumerate() {
         let width = FILLED / beside as f64;

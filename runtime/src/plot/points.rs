@@ -1,7 +1,7 @@
 //! Charts of numbers against numbers.
 
 use super::{
-    frame::{AlongX, Frame, HEIGHT, Labels, WIDTH},
+    frame::{AlongX, Frame, HEIGHT, Labels, Sheet, WIDTH},
     svg::{Svg, distinct_colour, ordered_colour},
     ticks::{extent, padded},
 };
@@ -60,6 +60,7 @@ fn begin(labels: &Labels, series: &[Series], colour: &dyn Fn(usize) -> String) -
     let named = series.iter().any(|s| !s.name.is_empty());
     let legend = series.iter().enumerate().filter(|(_, s)| !s.dashed).map(|(i, s)| (colour(i), s.name.clone()));
     let legend: Vec<_> = legend.collect();
-    let frame = Frame::draw(&mut svg, labels, &AlongX::Range(x.0, x.1), y, if named { &legend } else { &[] });
+    let legend: &[_] = if named { &legend } else { &[] };
+    let frame = Frame::draw(&mut svg, Sheet::DOCUMENT, labels, &AlongX::Range(x.0, x.1), y, legend);
     (svg, frame)
 }

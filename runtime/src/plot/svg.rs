@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-/// Light by default, dark where the reader's screen is.
-const STYLE: &str = "
+/// What all charts look like: light by default, dark where the reader's screen is.
+pub const STYLE: &str = "
 .paper{fill:#ffffff}
 text{fill:#1f2328;font:12px system-ui,'Segoe UI','Helvetica Neue',Arial,'DejaVu Sans',sans-serif}
 .title{font-size:16px;font-weight:600}
@@ -13,13 +13,26 @@ text{fill:#1f2328;font:12px system-ui,'Segoe UI','Helvetica Neue',Arial,'DejaVu 
 .whisker{stroke:#1f2328;stroke-width:1}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}
 .dashed{stroke-dasharray:6 4}
-@media (prefers-color-scheme:dark){
+.upright{stroke:#59636e;stroke-width:1.5;stroke-dasharray:3 3}
+.halo{font-weight:600;paint-order:stroke;stroke:#ffffff;stroke-width:4px;stroke-linejoin:round}
+.value{font-size:11px}
+.blue{color:#1f6fbf}
+.orange{color:#c85f0b}
+.ink{color:#1f2328}
+.faint{color:#7d8793}
+@media screen and (prefers-color-scheme:dark){
 .paper{fill:#0d1117}
 text{fill:#e6edf3}
 .quiet{fill:#9198a1}
 .grid{stroke:#2a313c}
 .axis{stroke:#9198a1}
 .whisker{stroke:#e6edf3}
+.upright{stroke:#9198a1}
+.halo{stroke:#0d1117}
+.blue{color:#6cb0f2}
+.orange{color:#f2a359}
+.ink{color:#e6edf3}
+.faint{color:#9aa4b0}
 }
 ";
 
@@ -46,7 +59,7 @@ impl Anchor {
 
 /// A document that is being drawn. Lengths are pixels, y points down.
 pub struct Svg {
-    text: String,
+    pub(super) text: String,
 }
 
 impl Svg {
@@ -98,6 +111,11 @@ impl Svg {
         self.text.push_str("</svg>\n");
         self.text
     }
+}
+
+/// A chart without its own styles, for a page that holds [`STYLE`] once.
+pub fn inlined(chart: &str) -> String {
+    chart.replacen(&format!("<style>{STYLE}</style>\n"), "", 1)
 }
 
 /// Text as it stands in XML. Characters that XML cannot hold become U+FFFD.

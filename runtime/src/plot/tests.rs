@@ -189,3 +189,94 @@ fn charts_of_nothing_and_of_the_extreme_are_charts() {
         tags(&bars(&labels(), &[], &[], arrangement));
     }
 }
+
+fn spots(points: &[(f64, f64)]) -> Vec<Spot> {
+    points.iter().map(|&(x, y)| Spot { x, y, says: "a < b & \"c\"".into() }).collect()
+}
+
+fn of(tags: &[Tag], name: &str, key: &str) -> Vec<String> {
+    let all = tags.iter().filter(|(tag, _)| tag == name);
+    all.filter_map(|(_, attributes)| Some(attributes.iter().find(|(k, _)| k == key)?.1.clone())).collect()
+}
+
+#[test]
+fn marks_differ_in_shape_and_say_what_they_are() {
+    let series = |mark, tone, points: &[(f64, f64)]| Marked { mark, tone, spots: spots(points), word: String::new() };
+    let gone = (f64::NAN, 1.0);
+    let mut star = series(Mark::Star, Tone::Ink, &[(3.0, 4.0)]);
+    star.word = "<winner>".into();
+    let all = [
+        series(Mark::Disc, Tone::Blue, &[(1.0, 1.0), (2.0, 2.0), gone]),
+        series(Mark::Dust, Tone::Faint, &[(1.5, 1.0)]),
+        series(Mark::Diamond, Tone::Orange, &[(1.0, 3.0), (2.0, 3.0)]),
+        series(Mark::Steps, Tone::Faint, &[(1.0, 1.0), (2.0, 2.0), (3.0, 4.0)]),
+        series(Mark::Dashes, Tone::Faint, &[(1.0, 1.0), gone, (2.0, 2.0), (3.0, 4.0)]),
+        star,
+    ];
+    let picture = marked(&labels(), &all, Some(&Upright { x: 5.0, label: "budget <5> ms".into() }));
+    let tags = tags(&picture);
+    assert_eq!(numbers(&tags, "circle", "cx").len(), 3);
+    let corners = |list: Vec<String>| list.iter().map(|points| points.split(' ').count()).collect::<Vec<_>>();
+    assert_eq!(corners(of(&tags, "polygon", "points")), [4, 4, 10]);
+    assert_eq!(corners(of(&tags, "polyline", "points")), [5, 2]);
+    assert_eq!(of(&tags, "polyline", "class"), ["line", "line dashed"]);
+    // A step keeps its height up to the next point's place.
+    let steps: Vec<(f64, f64)> = of(&tags, "polyline", "points")[0]
+        .split(' ')
+        .map(|corner| corner.split_once(',').map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap())).unwrap())
+        .collect();
+    assert!(steps[0].1 == steps[1].1 && steps[1].0 == steps[2].0 && steps[2].1 < steps[1].1, "{steps:?}");
+    // The upright line is right of all points, though none is there, and as high as the chart.
+    let upright: Vec<Tag> =
+        tags.iter().filter(|(_, a)| a.contains(&("class".into(), "upright".into()))).cloned().collect();
+    let (x1, x2) = (numbers(&upright, "line", "x1"), numbers(&upright, "line", "x2"));
+    assert!(x1.len() == 1 && x1 == x2 && x1[0] > steps[4].0 + 50.0, "{x1:?}");
+    assert_eq!(picture.matches("<title>a &lt; b &amp; &quot;c&quot;</title>").count(), 6);
+    assert!(picture.contains(">&lt;winner&gt;<") && picture.contains(">budget &lt;5&gt; ms<"));
+}
+
+#[test]
+fn marked_charts_of_nothing_and_of_the_extreme_are_charts() {
+    for points in [vec![], vec![(f64::NAN, 0.0)], vec![(f64::MAX, f64::MIN), (f64::MIN, f64::MAX)]] {
+        for x in [f64::NAN, f64::INFINITY, 0.0, 1e308] {
+            let series = Marked { mark: Mark::Disc, tone: Tone::Blue, spots: spots(&points), word: "w".into() };
+            let picture = marked(&labels(), &[series], Some(&Upright { x, label: "l".repeat(200) }));
+            tags(&picture);
+            assert!(!picture.contains("NaN") && !picture.contains("inf\""), "{picture}");
+            assert_eq!(picture.contains("class=\"upright\""), x.is_finite());
+        }
+    }
+}
+
+#[test]
+fn a_chart_of_a_page_leaves_its_styles_to_the_page() {
+    let picture = marked(&labels(), &[], None);
+    assert!(picture.contains(STYLE) && !inlined(&picture).contains("style"));
+    assert_eq!(inlined(&picture).len() + STYLE.len() + "<style></style>\n".len(), picture.len());
+    for mark in [Mark::Disc, Mark::Dust, Mark::Diamond, Mark::Star, Mark::Line, Mark::Dashes, Mark::Steps] {
+        let drawn = tags(&key(mark, Tone::Orange));
+        assert_eq!(drawn.len(), 2, "{mark:?}");
+    }
+}
+
+#[test]
+fn blocks_are_as_high_as_their_values_and_thin_without() {
+    let block = |value| Block {
+        name: "mb3k3 & more".into(),
+        value,
+        shown: "<1>".into(),
+        colour: "#3b82c4".into(),
+        says: "says".into(),
+    };
+    let picture = row("title", "description", &[4.0, f64::NAN, 1.0, 0.0, 2.0].map(block));
+    let tags = tags(&picture);
+    // The paper comes first.
+    let (heights, widths) = (numbers(&tags, "rect", "height"), numbers(&tags, "rect", "width"));
+    let (heights, widths) = (&heights[1..], &widths[1..]);
+    // Pixels are written with one decimal.
+    assert!((heights[0] - 4.0 * heights[2]).abs() < 0.3 && (heights[0] - 2.0 * heights[4]).abs() < 0.3, "{heights:?}");
+    assert!(widths[1] == widths[3] && widths[1] < widths[0] / 3.0 && widths[0] == widths[2], "{widths:?}");
+    assert!(picture.contains(">mb3k3 &amp; more<") && picture.contains(">&lt;1&gt;<"));
+    self::tags(&row("t", "d", &[]));
+    self::tags(&row("t", "d", &[f64::INFINITY, 1e308, -1.0].map(block)));
+}

@@ -1,4 +1,6 @@
-//! What a latency-aware search has found: `result.json` and `pareto.csv`. `docs/search.md` describes both.
+//! What a latency-aware search has found: `result.json`, `pareto.csv` and `report.html`. `docs/search.md` describes them.
+
+mod html;
 
 use nasbn_models::{Path, Selection, Supernet, cost::CostTable};
 use serde::Serialize;

@@ -26,7 +26,8 @@ use crate::{
 };
 
 /// Files that are written into --out.
-const FILES: [&str; 5] = ["winner.onnx", "winner.safetensors", "winner.json", "pareto.csv", "result.json"];
+const FILES: [&str; 6] =
+    ["winner.onnx", "winner.safetensors", "winner.json", "pareto.csv", "result.json", "report.html"];
 
 /// What was found, and what it takes to tell it.
 pub struct Outcome<'a> {
@@ -152,7 +153,10 @@ impl Outcome<'_> {
         files.write(out, "winner")?;
         let csv = report.pareto_csv().map_err(|e| Failure::usage(format!("pareto.csv: {e}")))?;
         let json = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
-        for (name, bytes) in [("pareto.csv", csv), ("result.json", json.into_bytes())] {
+        let html = report.html();
+        for (name, bytes) in
+            [("pareto.csv", csv), ("result.json", json.into_bytes()), ("report.html", html.into_bytes())]
+        {
             let file = out.join(name);
             atomic::write(&file, &bytes).map_err(|e| Failure::file(&file, &e))?;
         }

@@ -1,0 +1,156 @@
+//! Score over latency, and latency as predicted over latency as measured.
+
+use super::figure::{count, figure, legend, number, percent};
+use crate::{
+    latency::PredictionError,
+    plot::{Labels, Mark, Marked, Spot, Tone, Upright, escape, inlined, key, marked},
+    report::{MeasuredNetwork, SearchReport},
+};
+
+pub fn section(report: &SearchReport) -> String {
+    format!("<div class=\"pair\">\n{}{}</div>\n", front(report), predictions(report))
+}
+
+fn chart(id: &str, heading: &str, picture: &str, keys: &[(String, String)], words: &str) -> String {
+    format!(
+        "<section id=\"{id}\">\n<h2>{heading}</h2>\n{}<figure>\n{}<figcaption>{words}</figcaption>\n</figure>\n</section>\n",
+        legend(keys),
+        inlined(picture)
+    )
+}
+
+fn spot((x, y): (f64, f64), what: &str, network: &MeasuredNetwork) -> Spot {
+    let says = format!(
+        "{what} {}: {} ms measured, {} ms predicted, score {}",
+        network.path,
+        number(network.latency.median_ms, 3),
+        number(network.predicted_ms, 3),
+        number(network.score, 4)
+    );
+    Spot { x, y, says }
+}
+
+fn bare((x, y): (f64, f64)) -> Spot {
+    Spot { x, y, says: String::new() }
+}
+
+fn series(mark: Mark, tone: Tone, spots: Vec<Spot>) -> Marked {
+    Marked { mark, tone, spots, word: String::new() }
+}
+
+fn front(report: &SearchReport) -> String {
+    let place = |network: &MeasuredNetwork| (network.latency.median_ms, network.score);
+    let of = |networks: &[MeasuredNetwork], what: &str| -> Vec<Spot> {
+        networks.iter().map(|network| spot(place(network), what, network)).collect()
+    };
+    let fitted = report.front.iter().map(|p| bare((p.predicted_ms, p.fitted_score))).collect();
+    let mut winner = series(Mark::Star, Tone::Ink, vec![spot(place(&report.winner), "winner", &report.winner)]);
+    winner.word = "winner".to_owned();
+    let all = [
+        series(Mark::Dashes, Tone::Faint, fitted),
+        series(Mark::Steps, Tone::Faint, best(report).into_iter().map(bare).collect()),
+        series(Mark::Diamond, Tone::Orange, of(&report.random, "random search")),
+        series(Mark::Disc, Tone::Blue, of(&report.finalists, "finalist")),
+        winner,
+    ];
+    let labels = Labels {
+        title: "Score over measured latency".to_owned(),
+        x: "latency, ms".to_owned(),
+        y: format!("score: {}", report.objective),
+        ..Labels::default()
+    };
+    let upright = Upright {
+        x: report.limits.latency_ms,
+        label: format!("budget {} ms", number(report.limits.latency_ms, 2).trim_end_matches('0').trim_end_matches('.')),
+    };
+    let keys = [
+        (key(Mark::Star, Tone::Ink), "winner".to_owned()),
+        (key(Mark::Disc, Tone::Blue), format!("finalists ({})", report.finalists.len())),
+        (key(Mark::Diamond, Tone::Orange), format!("random search ({})", report.random.len())),
+        (key(Mark::Steps, Tone::Faint), "best as measured".to_owned()),
+        (key(Mark::Dashes, Tone::Faint), "front by fitted score and predicted latency".to_owned()),
+    ];
+    let words = format!(
+        "{} networks were looked at, {} measured end to end on the device. Further up and to the left is better.",
+        count("looked_at", report.looked_at as u64),
+        count("measured", report.measured as u64)
+    );
+    chart("front", "Pareto front", &marked(&labels, &all, Some(&upright)), &keys, &words)
+}
+
+/// Measured networks that no other beats in both, the fastest first: latency and score.
+fn best(report: &SearchReport) -> Vec<(f64, f64)> {
+    let all = report.finalists.iter().chain(&report.random).map(|n| (n.latency.median_ms, n.score));
+    let mut all: Vec<_> = all.filter(|(ms, score)| ms.is_finite() && score.is_finite()).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    let mut highest = f64::NEG_INFINITY;
+    all.retain(|&(_, score)| {
+        let better = score > highest;
+        highest = highest.max(score);
+        better
+    });
+    all
+}
+
+fn predictions(report: &SearchReport) -> String {
+    let table = &report.table;
+    let checked: Vec<Spot> = table.checked.iter().map(|&(predicted, measured)| bare((measured, predicted))).collect();
+    let place = |network: &MeasuredNetwork| (network.latency.median_ms, network.predicted_ms);
+    let spots = |networks: &[MeasuredNetwork], what: &str| -> Vec<Spot> {
+        networks.iter().map(|network| spot(place(network), what, network)).collect()
+    };
+    let others = [spots(&report.random, "random search"), spots(&report.finalists, "finalist")];
+    let star = series(Mark::Star, Tone::Ink, vec![spot(place(&report.winner), "winner", &report.winner)]);
+    let numbers = || {
+        let all = checked.iter().chain(others.iter().flatten()).chain(&star.spots);
+        all.flat_map(|s| [s.x, s.y]).filter(|v| v.is_finite())
+    };
+    let ends = [numbers().fold(f64::INFINITY, f64::min), numbers().fold(f64::NEG_INFINITY, f64::max)];
+    let keys = [
+        (key(Mark::Star, Tone::Ink), "winner".to_owned()),
+        (key(Mark::Disc, Tone::Blue), "finalists".to_owned()),
+        (key(Mark::Diamond, Tone::Orange), "random search".to_owned()),
+        (key(Mark::Dust, Tone::Faint), format!("networks of the table's check ({})", checked.len())),
+        (key(Mark::Line, Tone::Faint), "prediction = measurement".to_owned()),
+    ];
+    let [random, finalists] = others;
+    let all = [
+        series(Mark::Line, Tone::Faint, ends.map(|v| bare((v, v))).to_vec()),
+        series(Mark::Dust, Tone::Faint, checked),
+        series(Mark::Diamond, Tone::Orange, random),
+        series(Mark::Disc, Tone::Blue, finalists),
+        star,
+    ];
+    let labels = Labels {
+        title: "Predicted over measured latency".to_owned(),
+        x: "measured, ms".to_owned(),
+        y: "predicted, ms".to_owned(),
+        ..Labels::default()
+    };
+    chart("predictions", "Latency: predicted against measured", &marked(&labels, &all, None), &keys, &words(report))
+}
+
+fn words(report: &SearchReport) -> String {
+    let Some(error) = &report.table.error else {
+        return escape("The table says no error: it was not checked on networks that were not in its fit.");
+    };
+    let sums =
+        report.table.error_of_sums.as_ref().map_or_else(String::new, |sums| {
+            format!(" Plain sums of blocks: {}.", of_error("table.error_of_sums", sums))
+        });
+    format!(
+        "On {} networks that were not in the fit: {}; within 5 %: {}, within 10 %: {}.{sums}",
+        count("table.error.networks", u64::from(error.networks)),
+        of_error("table.error", error),
+        percent("table.error.within_5", error.within_5, 0),
+        percent("table.error.within_10", error.within_10, 0)
+    )
+}
+
+fn of_error(key: &str, error: &PredictionError) -> String {
+    format!(
+        "mean absolute error (MAPE) {}, Kendall's tau {}",
+        percent(&format!("{key}.mape"), error.mape, 2),
+        figure(&format!("{key}.kendall_tau"), error.kendall_tau, 3)
+    )
+}
