@@ -1,5 +1,7 @@
 //! What runs the graphs, and how: the library, its threads, the provider and its caches.
 
+use std::path::Path as FsPath;
+
 use clap::Args;
 use nasbn_export::bundle::Bundle;
 use nasbn_models::{Path, manifest::Lowering};
@@ -92,7 +94,11 @@ pub fn start(args: &RunArgs, graphs: Option<Graphs>, bundle: Option<&Bundle>) ->
     fused(graphs, provider)?;
     if provider == Provider::TensorRt {
         running.backend.precision = args.precision;
-        running.backend.cache = bundle.and_then(|bundle| running.engines(bundle, args.precision));
+        if let Some(bundle) = bundle {
+            let (cache, said) = engines(bundle.dir(), &running.version(), &bundle.digest(), args.precision);
+            output::words(said);
+            running.backend.cache = cache;
+        }
     }
     Ok(running)
 }
@@ -122,24 +128,6 @@ impl Running {
         match (self.backend.provider, graphs) {
             (Provider::Cpu, None | Some(Graphs::Fused)) => Lowering::Fused,
             (Provider::Cpu, Some(Graphs::Portable)) | (Provider::Cuda | Provider::TensorRt, _) => Lowering::Portable,
-        }
-    }
-
-    /// TensorRT's caches beside the bundle, announced before they are used; none, with a warning, where nothing can be written.
-    fn engines(&self, bundle: &Bundle, precision: Precision) -> Option<EngineCache> {
-        match EngineCache::open(bundle.dir(), &self.version(), &bundle.digest(), precision) {
-            Ok(cache) => {
-                output::words(announced(&cache));
-                Some(cache)
-            }
-            Err(error) => {
-                let dir = bundle.dir().display();
-                output::words(format_args!(
-                    "warning: TensorRT's engines are built anew every time, from seconds to minutes for each graph: nothing can be \
-                     kept in {dir}: {error} (hint: copy the bundle to where it can be written)"
-                ));
-                None
-            }
         }
     }
 
@@ -192,6 +180,25 @@ impl Running {
     }
 }
 
+/// TensorRT's caches in the bundle's directory and what is said of them before they are used; none where nothing can be
+/// written there.
+fn engines(directory: &FsPath, version: &str, bundle: &[u8], precision: Precision) -> (Option<EngineCache>, String) {
+    match EngineCache::open(directory, version, bundle, precision) {
+        Ok(cache) => {
+            let said = announced(&cache);
+            (Some(cache), said)
+        }
+        Err(error) => {
+            let said = format!(
+                "warning: TensorRT's engines are built anew every time, from seconds to minutes for each graph: nothing \
+                 can be kept in {}: {error} (hint: copy the bundle to where it can be written)",
+                directory.display()
+            );
+            (None, said)
+        }
+    }
+}
+
 /// A cache in words: hit or miss, and what a miss takes.
 fn announced(cache: &EngineCache) -> String {
     let directory = cache.timing().display();
@@ -199,7 +206,7 @@ fn announced(cache: &EngineCache) -> String {
         0 => format!(
             "tensorrt: engine cache {directory}: miss; engines are built now, from seconds to minutes for each graph, and kept"
         ),
-        engines => format!("tensorrt: engine cache {directory}: hit, {engines} engines; seconds for what is there"),
+        engines => format!("tensorrt: engine cache {directory}: hit, engines: {engines}; what is there takes seconds"),
     }
 }
 
@@ -248,9 +255,20 @@ mod tests {
     #[test]
     fn a_cache_is_announced_as_miss_and_hit() {
         let bundle = tempfile::tempdir().unwrap();
-        let cache = EngineCache::open(bundle.path(), "1.23.2", &[7; 32], Precision::Fp16).unwrap();
-        assert!(announced(&cache).contains("tensorrt-1.23.2: miss; engines are built now"), "{}", announced(&cache));
+        let engines = || engines(bundle.path(), "1.23.2", &[7; 32], Precision::Fp16);
+        let (cache, said) = engines();
+        let cache = cache.unwrap();
+        assert!(said.contains("tensorrt-1.23.2: miss; engines are built now"), "{said}");
         fs::write(cache.of_model(b"graph").unwrap().0.join("a.engine"), b"engine").unwrap();
-        assert!(announced(&cache).contains("tensorrt-1.23.2: hit, 1 engines"), "{}", announced(&cache));
+        let (_, said) = engines();
+        assert!(said.contains("tensorrt-1.23.2: hit, engines: 1"), "{said}");
+    }
+
+    #[test]
+    fn a_bundle_that_cannot_be_written_is_warned_of() {
+        let bundle = tempfile::tempdir().unwrap();
+        fs::write(bundle.path().join("cache"), b"a file where the directory would be").unwrap();
+        let (cache, said) = engines(bundle.path(), "1.23.2", &[7; 32], Precision::Fp32);
+        assert!(cache.is_none() && said.starts_with("warning: ") && said.contains("hint: copy the bundle"), "{said}");
     }
 }

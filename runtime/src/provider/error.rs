@@ -14,6 +14,14 @@ pub enum ProviderError {
         /// The provider.
         provider: Provider,
     },
+    /// The library was built with it, but the file that it is in is not there.
+    #[error("{provider} is not there: {reason}")]
+    Missing {
+        /// The provider.
+        provider: Provider,
+        /// What ONNX Runtime says, shortened.
+        reason: String,
+    },
     /// It does not start, or does not run a graph of two nodes.
     #[error("{provider} does not work: {reason}")]
     Refused {
@@ -71,7 +79,27 @@ const SIGNS: [(&[&str], &str); 6] = [
     ),
 ];
 
+/// What files of providers begin with.
+const PROVIDER_FILES: &str = "libonnxruntime_providers_";
+/// What the loader says of a file that is not there, after its name.
+const NO_FILE: &str = ": cannot open shared object file";
+
 impl ProviderError {
+    /// What ONNX Runtime says against a provider.
+    pub(super) fn said(provider: Provider, message: &str) -> Self {
+        let reason = shortened(message);
+        let file = message.split_once(NO_FILE).map(|(before, _)| before.rsplit([' ', '/']).next().unwrap_or_default());
+        match file.is_some_and(|file| file.starts_with(PROVIDER_FILES)) {
+            true => Self::Missing { provider, reason },
+            false => Self::Refused { provider, reason },
+        }
+    }
+
+    /// Whether it was never installed, so that nobody who does not ask for it need be told.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::NotBuiltIn { .. } | Self::Missing { .. })
+    }
+
     /// What a user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
@@ -79,7 +107,7 @@ impl ProviderError {
                 "name a library built with it (onnxruntime-gpu; on a Jetson NVIDIA's build for its JetPack) with --ort-library, \
                  or take --provider cpu; `nasbn doctor` says what there is"
             }
-            Self::Refused { reason, .. } => {
+            Self::Missing { reason, .. } | Self::Refused { reason, .. } => {
                 let reason = reason.to_lowercase();
                 let told = SIGNS.iter().find(|(signs, _)| signs.iter().any(|sign| reason.contains(sign)));
                 told.map_or("run `nasbn doctor`, or take --provider cpu", |(_, hint)| hint)

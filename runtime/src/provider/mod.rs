@@ -166,7 +166,7 @@ pub struct Resolved {
 
 /// The provider for a choice. `works` says whether one runs a graph here ([`probe()`] does).
 ///
-/// `Auto` never takes TensorRT, whose engines may take minutes, and passes over CUDA where that is not built in without a word.
+/// `Auto` never takes TensorRT, whose engines may take minutes, and passes over CUDA where that is not installed without a word.
 ///
 /// # Errors
 /// If a provider asked for by name does not work, unless `allow_cpu_fallback`.
@@ -182,7 +182,7 @@ pub fn resolve(
         Choice::Auto => {
             return Ok(match works(Provider::Cuda) {
                 Ok(()) => on(Provider::Cuda),
-                Err(ProviderError::NotBuiltIn { .. }) => on(Provider::Cpu),
+                Err(problem) if problem.is_absent() => on(Provider::Cpu),
                 Err(problem) => fallback(problem),
             });
         }

@@ -3,7 +3,7 @@
 use nasbn_export::onnx::{Dim, ElemType, GraphBuilder};
 use ort::environment::Environment;
 
-use super::{Backend, Placement, PlacementError, Precision, Provider, ProviderError, error::shortened, measure};
+use super::{Backend, Placement, PlacementError, Precision, Provider, ProviderError, measure};
 use crate::{
     engine::{Model, Opener},
     latency::SubjectError,
@@ -34,11 +34,13 @@ pub fn probe(environment: &Environment, provider: Provider) -> Result<Placement,
     if !provider.is_built_in() {
         return Err(ProviderError::NotBuiltIn { provider });
     }
-    let refused =
-        |error: &dyn std::error::Error| ProviderError::Refused { provider, reason: shortened(&error.to_string()) };
+    let refused = |error: &dyn std::error::Error| ProviderError::said(provider, &error.to_string());
     let backend = Backend { environment: environment.clone(), provider, precision: Precision::Fp32, cache: None };
     let opener = Opener::new(backend).map_err(|error| refused(&error))?;
-    let placement = measure(&opener, Model::Bytes(&model()), 1, &[]).map_err(|error| match error {
+    let model = model();
+    // A profiled session that fails has more to say on standard error than is asked for.
+    drop(opener.model(&model).map_err(|error| refused(&error))?);
+    let placement = measure(&opener, Model::Bytes(&model), 1, &[]).map_err(|error| match error {
         PlacementError::Subject(SubjectError::Run(error)) => refused(&error),
         source => ProviderError::Untold { provider, source },
     })?;

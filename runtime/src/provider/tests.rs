@@ -124,6 +124,15 @@ fn auto_is_cuda_where_it_works_and_never_tensorrt() {
     assert_eq!(auto(&[Provider::Cuda, Provider::TensorRt]).provider, Provider::Cuda);
     let broken = auto(&[Provider::TensorRt]);
     assert_eq!((broken.provider, broken.problem.is_some()), (Provider::Cpu, true));
+    let shared = "Failed to load library libonnxruntime_providers_shared.so with error: /lib/libonnxruntime_providers_shared.so: \
+                  cannot open shared object file: No such file or directory";
+    let missing = resolve(Choice::Auto, false, |provider| Err(ProviderError::said(provider, shared))).unwrap();
+    assert_eq!((missing.provider, missing.problem.is_none()), (Provider::Cpu, true));
+    assert!(resolve(Choice::Cuda, false, |provider| Err(ProviderError::said(provider, shared))).is_err());
+    // There, but without what it needs: that is told.
+    let cublas = "Failed to load library libonnxruntime_providers_cuda.so with error: libcublas.so.12: cannot open shared object file";
+    let broken = resolve(Choice::Auto, false, |provider| Err(ProviderError::said(provider, cublas))).unwrap();
+    assert_eq!((broken.provider, broken.problem.is_some()), (Provider::Cpu, true));
     let none = resolve(Choice::Auto, false, |provider| Err(ProviderError::NotBuiltIn { provider })).unwrap();
     assert_eq!((none.provider, none.problem.is_none()), (Provider::Cpu, true));
 }
@@ -197,14 +206,14 @@ fn a_bundle_that_cannot_be_written_has_no_cache() {
 fn tensorrt_is_told_its_precision_and_where_its_caches_are() {
     let with = format!("{:?}", tensorrt(Precision::Fp16, Some((Path::new("/b/cache"), Path::new("/b/cache/graph")))));
     for (option, value) in [
-        ("trt_fp16_enable", "1"),
-        ("trt_engine_cache_enable", "1"),
+        ("trt_fp16_enable", "true"),
+        ("trt_engine_cache_enable", "true"),
         ("trt_engine_cache_path", "/b/cache/graph"),
-        ("trt_timing_cache_enable", "1"),
+        ("trt_timing_cache_enable", "true"),
         ("trt_timing_cache_path", "/b/cache"),
     ] {
         assert!(with.contains(&format!("{option:?}")) && with.contains(&format!("{value:?}")), "{option}: {with}");
     }
     let without = format!("{:?}", tensorrt(Precision::Fp32, None));
-    assert!(without.contains("\"0\"") && !without.contains("cache"), "{without}");
+    assert!(without.contains("\"false\"") && !without.contains("cache"), "{without}");
 }

@@ -8,14 +8,18 @@ use serde_json::Map;
 use super::{LatencyArgs, device, noise, report};
 use crate::{
     board::Board,
-    cli::{Exit, Failure, output, running, setup},
+    cli::{
+        Exit, Failure, output,
+        running::{self, Running},
+        setup,
+    },
     engine::Model,
     latency::{
         Subject, SubjectError, Timing,
         bench::{Bench, BenchError},
         record::Times,
     },
-    provider::{self, Placement, PlacementError, Precision, Provider},
+    provider::{self, EngineCache, Placement, PlacementError, Precision, Provider},
 };
 
 /// What `--json` prints.
@@ -58,16 +62,28 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         // A model that does not load is bad input, whatever machine it is.
         failure.hint(source.hint())
     };
+    // Measured in one go: its times, and TensorRT's engines, need to stand on file only while it lasts.
+    let scratch = tempfile::tempdir().map_err(|e| Failure::usage(format!("no temporary directory: {e}")))?;
+    if running.backend.provider == Provider::TensorRt {
+        output::words("tensorrt: engines are built now, from seconds to minutes; they are kept for bundles only");
+        let (version, precision) = (running.version(), running.backend.precision);
+        running.backend.cache = EngineCache::open(scratch.path(), &version, &[], precision).ok();
+    }
+    let subject_on = |running: &Running| {
+        let session = running.opener()?.file(file).map_err(|error| wrong(error.into()))?;
+        Subject::new(session, args.batch, &args.shape).map_err(wrong)
+    };
+    let mut subject = subject_on(&running)?;
+    let asked = running.backend.provider;
     let placed = match provider::measure(&running.opener()?, Model::File(file), args.batch, &args.shape) {
         Err(PlacementError::Subject(source)) => return Err(wrong(source)),
         placed => running.judge(&args.run, placed, args.output.quiet)?,
     };
+    if running.backend.provider != asked {
+        subject = subject_on(&running)?;
+    }
     let opener = running.opener()?;
-    let session = opener.file(file).map_err(|error| wrong(error.into()))?;
-    let subject = Subject::new(session, args.batch, &args.shape).map_err(wrong)?;
     let inputs: Vec<Input> = subject.inputs().map(|(name, dims)| Input { name: name.to_owned(), dims }).collect();
-    // Measured in one go, so its times need to stand on file only while it lasts.
-    let scratch = tempfile::tempdir().map_err(|e| Failure::usage(format!("no temporary directory: {e}")))?;
     let mut times = Times::create(&scratch.path().join("times"), &Map::new())?;
     let rules = args.rules(Duration::from_millis(200), Duration::from_secs(3), Duration::from_millis(50));
     let interrupted = setup::interrupted();
