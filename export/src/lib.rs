@@ -11,6 +11,8 @@ pub mod bundle;
 pub mod cli;
 pub mod ir;
 pub mod lower;
+#[cfg(feature = "manual")]
+pub mod manual;
 pub mod onnx;
 pub mod operator_graphs;
 pub mod ports;

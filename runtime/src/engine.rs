@@ -6,12 +6,13 @@ use std::{collections::HashMap, path::PathBuf};
 
 use nasbn_models::manifest::{Graph, Lowering, Manifest, NamedPort, Owner, Port, Role};
 use ort::{
-    environment::Environment,
     session::{Session, SessionInputValue},
     value::DynValue,
 };
 
-pub use opener::Opener;
+use crate::provider::Backend;
+
+pub use opener::{Model, Opener};
 
 /// Index of a graph in the manifest.
 pub type GraphId = usize;
@@ -95,7 +96,7 @@ impl Engine {
     /// # Errors
     /// If the fused operators cannot be registered.
     pub fn new(
-        environment: Environment,
+        backend: impl Into<Backend>,
         directory: &std::path::Path,
         manifest: &Manifest,
     ) -> Result<Self, EngineError> {
@@ -107,7 +108,7 @@ impl Engine {
         };
         let index = manifest.graphs.iter().enumerate().map(|(i, g)| ((g.owner, g.role, g.lowering), i)).collect();
         Ok(Self {
-            opener: Opener::new(environment)?,
+            opener: Opener::new(backend)?,
             entries: manifest.graphs.iter().map(entry).collect(),
             index,
             sessions: 0,
@@ -140,7 +141,12 @@ impl Engine {
     /// # Errors
     /// If the fused operators cannot be registered again.
     pub fn opener(&self) -> Result<Opener, EngineError> {
-        Ok(Opener::new(self.opener.environment())?)
+        Ok(Opener::new(self.opener.backend().clone())?)
+    }
+
+    /// Where its sessions run.
+    pub fn backend(&self) -> &Backend {
+        self.opener.backend()
     }
 
     /// Number of sessions made so far.

@@ -23,6 +23,7 @@ pub mod ort_library;
 pub mod parameters;
 pub mod path_table;
 pub mod plot;
+pub mod provider;
 pub mod report;
 pub mod score;
 pub mod search;

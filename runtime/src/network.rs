@@ -18,14 +18,15 @@ use nasbn_models::{
 };
 use ndarray::ArrayView4;
 use ort::{
-    environment::Environment,
     session::SessionInputValue,
     value::{DynValue, TensorRef},
 };
 
 use crate::{
     engine::{Engine, EngineError, Opener},
+    ort_library,
     parameters::{BnParameters, Layout, Statistics},
+    provider::{Backend, Provider},
 };
 
 pub use linear::Linear;
@@ -91,12 +92,13 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network of the verified bundle in `directory`.
+    /// A network of the verified bundle in `directory`. The fused lowering is for the CPU only: with another provider
+    /// `options` must ask for the portable one.
     ///
     /// # Errors
     /// If the engine cannot be made.
     pub fn new(
-        environment: Environment,
+        backend: impl Into<Backend>,
         directory: &FsPath,
         manifest: &Manifest,
         options: NetworkOptions,
@@ -108,7 +110,7 @@ impl Network {
                 programs.insert((e, operator), supernet.program(e, operator).unwrap_or_default());
             }
         }
-        let engine = Engine::new(environment, directory, manifest)?;
+        let engine = Engine::new(backend, directory, manifest)?;
         let evaluation = options.lowering;
         let (layout, epsilon) = (Layout::new(&supernet), manifest.epsilon());
         let mut network = Self { layout, supernet, engine, programs, options, evaluation, epsilon };
@@ -134,6 +136,13 @@ impl Network {
     /// Options in force.
     pub fn options(&self) -> NetworkOptions {
         self.options
+    }
+
+    /// Library, threads and provider in words; none if nothing was loaded. Two that differ may round otherwise.
+    pub fn runs_on(&self) -> Option<String> {
+        let Backend { provider, precision, .. } = self.engine.backend();
+        let library = ort_library::in_use()?;
+        Some(if *provider == Provider::Cpu { library } else { format!("{library} ({provider}, {precision})") })
     }
 
     /// An opener of more sessions in the network's environment.

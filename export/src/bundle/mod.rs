@@ -19,5 +19,7 @@ pub use read::Bundle;
 pub const GRAPHS: &str = "graphs";
 /// Name of the weights' file in [`GRAPHS`]; `location` of the graphs' external data.
 pub const WEIGHTS: &str = "weights.safetensors";
+/// Directory in which the runtime keeps what it can make again: no part of the bundle, and gone when that is replaced.
+pub const CACHE_DIR: &str = "cache";
 /// Name of the initial BN parameters' file.
 pub const INITIAL: &str = "initial.safetensors";

@@ -17,7 +17,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::{
-    GRAPHS, INITIAL, WEIGHTS,
+    CACHE_DIR, GRAPHS, INITIAL, WEIGHTS,
     source::{SourceError, WeightSource},
     staging::{Staging, restore},
 };
@@ -271,6 +271,8 @@ fn foreign(out: &Path) -> io::Result<Vec<PathBuf>> {
             let name = directory.join(entry.file_name());
             empty = false;
             match entry.file_type()?.is_dir() {
+                // What the runtime can make again; it is of the bundle that is replaced.
+                true if is_cache(&name) => {}
                 true => open.push(name),
                 false if is_own(&name) => {}
                 false => found.push(name),
@@ -283,6 +285,12 @@ fn foreign(out: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether a directory of the bundle is one of the runtime's caches.
+fn is_cache(directory: &Path) -> bool {
+    let name = directory.file_name().map(|name| name.to_string_lossy());
+    directory.parent() == Some(Path::new(CACHE_DIR)) && name.is_some_and(|name| name.starts_with("tensorrt-"))
 }
 
 struct Writer<'a> {

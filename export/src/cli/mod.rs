@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod failure;
 mod inspect;
+mod manual;
 mod output;
 mod spaces;
 
@@ -43,6 +44,10 @@ enum Command {
     Check(check::CheckArgs),
     /// List the built-in spaces, or print one as a file to start from
     Spaces(spaces::SpacesArgs),
+    /// Write a shell's completions to standard output
+    Completions(manual::CompletionsArgs),
+    /// Write man pages
+    Man(manual::ManArgs),
 }
 
 /// Runs the program; `arguments` begin with its name.
@@ -60,6 +65,8 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Spaces(args) => spaces::run(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     };
     match result {
         Ok(()) => Exit::Done,

@@ -241,6 +241,11 @@ impl GraphBuilder {
         self
     }
 
+    /// [`finish`](Self::finish) as the bytes of an ONNX file.
+    pub fn encode(self) -> Vec<u8> {
+        prost::Message::encode_to_vec(&self.finish())
+    }
+
     /// The model: IR version, operator sets (the fused one only where it is used) and producer set.
     pub fn finish(self) -> ModelProto {
         let import = |domain: &str, version| OperatorSetIdProto { domain: Some(domain.into()), version: Some(version) };

@@ -20,7 +20,6 @@ use crate::{
     checkpoint::Checkpoint,
     engine::EngineError,
     network::Network,
-    ort_library,
     parameters::{BnParameters, Statistics},
 };
 use optimizer::{Optimizer, Rule, Schedule, gradient_norm};
@@ -168,7 +167,7 @@ impl Trainer {
             gradients: BnParameters::zeros(network.layout()),
             statistics: Statistics::standard(network.layout()),
             slots: Vec::new(),
-            environment: ort_library::in_use().unwrap_or_default(),
+            environment: network.runs_on().unwrap_or_default(),
             options,
         }
     }

@@ -101,7 +101,7 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("{} holds a checkpoint already", out.display()))
             .hint("go on from it with --resume, replace it with --force, or name another --out"));
     }
-    let mut session = setup::open(&args.bundle, args.training.memory(), args.training.graphs.into())?;
+    let mut session = setup::open(&args.bundle, args.training.memory(), args.training.graphs)?;
     let data = setup::dataset(&args.data, session.network.supernet())?;
     let loader = args.training.loader(&data, args.seed)?;
     let per_epoch = loader.steps_per_epoch();

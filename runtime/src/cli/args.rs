@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::training::Graphs;
+use super::{running::RunArgs, training::Graphs};
 use crate::{composite::ReferenceOptions, data::DataSource};
 
-/// Bundle and library.
+/// Bundle, and what runs it.
 #[derive(Args)]
 pub struct BundleArgs {
     /// Bundle that `nasbn-export build` wrote
     #[arg(long, value_name = "DIR")]
     pub bundle: PathBuf,
     #[command(flatten)]
-    pub library: LibraryArgs,
+    pub run: RunArgs,
 }
 
 /// The ONNX Runtime library.
@@ -95,9 +95,9 @@ pub struct ValidationArgs {
     /// Validate on N images drawn at random [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub validation_images: Option<u32>,
-    /// Which graphs statistics are recalibrated with
-    #[arg(long, value_enum, default_value_t = Graphs::Fused)]
-    pub graphs: Graphs,
+    /// Which graphs statistics are recalibrated with [default: fused on the CPU, portable elsewhere]
+    #[arg(long, value_enum)]
+    pub graphs: Option<Graphs>,
 }
 
 /// How uncertainty is measured.

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use ort::ep::{self, ExecutionProvider};
 use serde::Serialize;
 
 use super::{
@@ -14,6 +13,7 @@ use super::{
 use crate::{
     board::Board,
     ort_library::{self, Library},
+    provider::{Provider, ProviderError, probe},
 };
 
 #[derive(Args)]
@@ -36,13 +36,49 @@ struct Report<'a> {
     library: Library,
     onnxruntime: String,
     build: &'static str,
-    /// Providers that the library was built with; whether they work shows when they are used.
-    providers: Vec<&'static str>,
+    /// What a graph was tried on.
+    providers: Vec<Tried>,
     architecture: &'static str,
     cores: usize,
     board: &'a Board,
     /// What makes timings swing on this board.
     warnings: &'a [String],
+}
+
+/// A provider, and whether it works.
+#[derive(Serialize)]
+struct Tried {
+    provider: Provider,
+    /// Whether the library was built with it.
+    built_in: bool,
+    /// Whether a graph ran on it.
+    works: bool,
+    /// Why not.
+    problem: Option<String>,
+    hint: Option<&'static str>,
+}
+
+impl Tried {
+    fn new(provider: Provider, tried: Result<(), ProviderError>) -> Self {
+        let error = tried.err();
+        Self {
+            provider,
+            built_in: !matches!(error, Some(ProviderError::NotBuiltIn { .. })),
+            works: error.is_none(),
+            problem: error.as_ref().map(ToString::to_string),
+            hint: error.as_ref().map(ProviderError::hint),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        match (&self.problem, self.hint) {
+            (Some(problem), hint) => {
+                let hint = hint.map(|hint| format!("             hint: {hint}"));
+                std::iter::once(format!("provider     {problem}")).chain(hint).collect()
+            }
+            (None, _) => vec![format!("provider     {} works", self.provider)],
+        }
+    }
 }
 
 /// What `--json` prints where no library can be used.
@@ -63,7 +99,7 @@ pub fn run(args: DoctorArgs) -> Result<Exit, Failure> {
     }
     let board = Board::read(&args.root);
     let warnings = board.warnings();
-    let (library, _environment) = match setup::library(&args.library) {
+    let (library, environment) = match setup::library(&args.library) {
         Ok(found) => found,
         Err(failure) => {
             if args.output.json {
@@ -82,17 +118,12 @@ pub fn run(args: DoctorArgs) -> Result<Exit, Failure> {
             return Err(failure);
         }
     };
-    let built_in: [(&'static str, ort::Result<bool>); 3] = [
-        ("cpu", ep::CPU::is_available()),
-        ("cuda", ep::CUDA::is_available()),
-        ("tensorrt", ep::TensorRT::is_available()),
-    ];
     let report = Report {
         nasbn: env!("CARGO_PKG_VERSION"),
         onnxruntime: ort_library::full_version(&library).unwrap_or_else(|| format!("1.{}", library.minor)),
         library,
         build: ort::info(),
-        providers: built_in.iter().filter(|(_, there)| matches!(there, Ok(true))).map(|(name, _)| *name).collect(),
+        providers: Provider::ALL.map(|p| Tried::new(p, probe(&environment, p).map(|_| ()))).into(),
         architecture: std::env::consts::ARCH,
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         board: &board,
@@ -106,7 +137,7 @@ pub fn run(args: DoctorArgs) -> Result<Exit, Failure> {
     let origin = serde_json::to_value(report.library.origin).unwrap_or_default();
     output::line(format!("library      {} ({})", report.library.path.display(), origin.as_str().unwrap_or("")))?;
     output::line(format!("onnxruntime  {}", report.onnxruntime))?;
-    output::line(format!("providers    {}", report.providers.join(", ")))?;
+    report.providers.iter().flat_map(Tried::lines).try_for_each(output::line)?;
     output::line(format!("machine      {}, {} cores", report.architecture, report.cores))?;
     lines(&board, &warnings).iter().try_for_each(output::line)?;
     Ok(Exit::Done)

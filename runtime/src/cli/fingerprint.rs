@@ -18,7 +18,9 @@ pub fn of(
     let numbers: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
     let common = json!({
         "nasbn": env!("CARGO_PKG_VERSION"),
-        "onnxruntime": format!("1.{}", session.library.minor),
+        "onnxruntime": format!("1.{}", session.running.library.minor),
+        "provider": session.running.backend.provider,
+        "precision": session.running.backend.precision,
         "bundle": hex(&session.bundle.digest()),
         "parameters": hex(&Sha256::digest(&numbers)),
         "data": data.map(Dataset::fingerprint),

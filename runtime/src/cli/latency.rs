@@ -13,8 +13,10 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
     Exit, Failure,
-    args::{LibraryArgs, OutputArgs},
-    fingerprint, output, setup, units,
+    args::OutputArgs,
+    fingerprint, output,
+    running::{RunArgs, Running},
+    setup, units,
 };
 use crate::{
     board::Board,
@@ -23,14 +25,13 @@ use crate::{
         bench::BenchError,
         import::{self, ImportError},
     },
-    ort_library::{self, Library},
 };
 
 #[derive(Args)]
 #[command(after_help = "Examples:
   nasbn latency --bundle bundle --out board.latency
-  nasbn latency --bundle bundle --out board.latency --threads 1 --networks 128 --check 200 --json board.json
-  nasbn latency --onnx winner.onnx --min-time 5s
+  nasbn latency --bundle bundle --out board.latency --threads 1 --networks 128 --check 200 --export board.json
+  nasbn latency --onnx winner.onnx --min-time 5s --provider cuda
   nasbn latency --bundle bundle --import blocks.csv --import-networks networks.csv --out gpu.latency")]
 #[command(group = clap::ArgGroup::new("subject").required(true).args(["bundle", "onnx"]))]
 pub struct LatencyArgs {
@@ -41,7 +42,7 @@ pub struct LatencyArgs {
     #[arg(long, value_name = "FILE")]
     onnx: Option<PathBuf>,
     #[command(flatten)]
-    library: LibraryArgs,
+    run: RunArgs,
     /// Latency table to write; times stand in FILE.partial until it is whole
     #[arg(long, value_name = "FILE", conflicts_with = "onnx")]
     out: Option<PathBuf>,
@@ -117,8 +118,8 @@ pub fn run(args: LatencyArgs) -> Result<Exit, Failure> {
     };
     let bundle = Bundle::open(directory)?;
     bundle.verify()?;
-    let table = match &args.import {
-        Some(file) => imported(&args, &bundle, file)?,
+    let (table, placement) = match &args.import {
+        Some(file) => (imported(&args, &bundle, file)?, None),
         None => measured::run(&args, &bundle, out)?,
     };
     table.write(out).map_err(|error| at(out, &error))?;
@@ -126,9 +127,9 @@ pub fn run(args: LatencyArgs) -> Result<Exit, Failure> {
         report::export(file, &table)?;
     }
     if args.output.json {
-        output::json(&report::summary(&table))?;
+        output::json(&report::summary(&table, placement.as_ref()))?;
     } else if !args.output.quiet {
-        report::print(&table)?;
+        report::print(&table, placement.as_ref())?;
         output::line(format!("wrote         {}", out.display()))?;
     }
     Ok(Exit::Done)
@@ -167,23 +168,18 @@ fn imported(args: &LatencyArgs, bundle: &Bundle, file: &std::path::Path) -> Resu
 }
 
 /// What is measured with which library on which machine.
-pub fn conditions(bundle: &Bundle, library: &Library, (threads, batch): (usize, u32), board: &Board) -> Conditions {
+pub fn conditions(bundle: &Bundle, running: &Running, batch: u32, board: &Board) -> Conditions {
     Conditions {
         space: bundle.manifest().supernet.name.clone(),
         bundle: fingerprint::hex(&bundle.digest()),
         device: device(board),
         power_mode: board.power_mode.as_ref().map(ToString::to_string),
-        provider: "cpu".into(),
-        precision: "fp32".into(),
+        provider: running.backend.provider.to_string(),
+        precision: running.backend.precision.to_string(),
         batch,
-        threads: threads as u32,
-        onnxruntime: version(library),
+        threads: running.threads as u32,
+        onnxruntime: running.version(),
     }
-}
-
-/// Version of ONNX Runtime, as exactly as it is known.
-pub fn version(library: &Library) -> String {
-    ort_library::full_version(library).unwrap_or_else(|| format!("1.{}", library.minor))
 }
 
 /// Name of the device.

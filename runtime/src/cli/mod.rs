@@ -8,9 +8,11 @@ mod evaluate;
 mod failure;
 mod fingerprint;
 mod latency;
+mod manual;
 mod note;
 mod output;
 mod outputs;
+mod running;
 mod score;
 mod search;
 mod setup;
@@ -60,6 +62,10 @@ enum Command {
     Subnet(subnet::SubnetArgs),
     /// Say which ONNX Runtime library is used, what it can do, and how the board is set
     Doctor(doctor::DoctorArgs),
+    /// Write a shell's completions to standard output
+    Completions(manual::CompletionsArgs),
+    /// Write man pages, one of the program and one of every command
+    Man(manual::ManArgs),
 }
 
 /// Runs the program; `arguments` begin with its name.
@@ -84,6 +90,8 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
         Command::Analyze(command) => analyze::run(command),
         Command::Subnet(args) => subnet::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     };
     match result {
         Ok(exit) => exit,

@@ -107,7 +107,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     let source = images_of(&args, &options)?;
     // Steps go faster if their activations are kept.
     let memory = if options.adapt.is_some() { MemoryMode::Fast } else { MemoryMode::Lean };
-    let mut session = setup::open(&args.bundle, memory, args.validation.graphs.into())?;
+    let mut session = setup::open(&args.bundle, memory, args.validation.graphs)?;
     let paths = setup::paths(&args.paths, session.network.supernet(), args.seed)?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let (images, data) = if let Some(source) = source {

@@ -12,17 +12,15 @@ use std::{
 };
 
 use nasbn_export::bundle::read::Bundle;
-use nasbn_models::{
-    Path, Supernet,
-    manifest::{Lowering, MemoryMode},
-    sample,
-};
+use nasbn_models::{Path, Supernet, manifest::MemoryMode, sample};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, LibraryArgs, PathsArgs, ReadingArgs, ReferenceArgs, ValidationArgs},
     output,
+    running::{self, RunArgs, Running},
+    training::Graphs,
 };
 use crate::{
     checkpoint::Checkpoint,
@@ -45,8 +43,8 @@ pub struct Session {
     pub bundle: Bundle,
     /// The network.
     pub network: Network,
-    /// The library that runs it.
-    pub library: Library,
+    /// What runs it.
+    pub running: Running,
 }
 
 /// Threads to compute with: those asked for, or as many as there are cores.
@@ -68,22 +66,23 @@ pub fn library(args: &LibraryArgs) -> Result<(Library, ort::environment::Environ
 }
 
 /// Opens and verifies the bundle and makes its network.
-pub fn open(args: &BundleArgs, memory: MemoryMode, lowering: Lowering) -> Result<Session, Failure> {
-    open_in(&args.bundle, &args.library, memory, lowering)
+pub fn open(args: &BundleArgs, memory: MemoryMode, graphs: Option<Graphs>) -> Result<Session, Failure> {
+    open_in(&args.bundle, &args.run, memory, graphs)
 }
 
 /// Opens and verifies the bundle in `directory` and makes its network.
 pub fn open_in(
     directory: &FsPath,
-    library_args: &LibraryArgs,
+    args: &RunArgs,
     memory: MemoryMode,
-    lowering: Lowering,
+    graphs: Option<Graphs>,
 ) -> Result<Session, Failure> {
     let bundle = Bundle::open(directory)?;
     bundle.verify()?;
-    let (library, environment) = library(library_args)?;
-    let network = Network::new(environment, bundle.dir(), bundle.manifest(), NetworkOptions { memory, lowering })?;
-    Ok(Session { bundle, network, library })
+    let running = running::start(args, graphs, Some(&bundle))?;
+    let options = NetworkOptions { memory, lowering: running.lowering(graphs) };
+    let network = Network::new(running.backend.clone(), bundle.dir(), bundle.manifest(), options)?;
+    Ok(Session { bundle, network, running })
 }
 
 /// Loads the images that fit the supernet. Where a source has no validation part of its own, the images
@@ -382,10 +381,7 @@ mod tests {
     use std::borrow::Borrow;
 
     use super::*;
-    use crate::{
-        cli::training::Graphs,
-        data::{About, Split},
-    };
+    use crate::data::{About, Split};
 
     /// A data set of one pixel an image, every image a class of its own.
     fn numbered(train: u16, validation: u16) -> Arc<Dataset> {
@@ -406,7 +402,7 @@ mod tests {
             batch: 4,
             recalibrate: 2,
             validation_images,
-            graphs: Graphs::Portable,
+            graphs: Some(Graphs::Portable),
         };
         for (images, asked, expected) in [(30, None, 30), (31, None, 31), (30, Some(7), 7), (2, None, 2)] {
             let data = numbered(20, images);

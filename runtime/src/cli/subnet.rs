@@ -42,7 +42,7 @@ pub struct SubnetArgs {
 }
 
 pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
-    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
+    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs)?;
     // Equal networks are one: the BatchNorms are those that scores and searches look at.
     let path = session.network.supernet().canonical(&setup::path(session.network.supernet(), &args.path)?);
     let name = session.network.supernet().format_path(&path);

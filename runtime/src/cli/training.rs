@@ -52,21 +52,12 @@ pub enum Memory {
     Lean,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Graphs {
     /// Fused operators on the CPU
     Fused,
     /// Standard ONNX operators only
     Portable,
-}
-
-impl From<Graphs> for Lowering {
-    fn from(graphs: Graphs) -> Self {
-        match graphs {
-            Graphs::Fused => Self::Fused,
-            Graphs::Portable => Self::Portable,
-        }
-    }
 }
 
 /// How BatchNorm parameters are trained.
@@ -105,9 +96,9 @@ pub struct TrainingArgs {
     /// What is kept between forward and backward passes
     #[arg(long, value_enum, default_value_t = Memory::Fast)]
     pub memory: Memory,
-    /// Which graphs are trained with
-    #[arg(long, value_enum, default_value_t = Graphs::Fused)]
-    pub graphs: Graphs,
+    /// Which graphs are trained with [default: fused on the CPU, portable elsewhere]
+    #[arg(long, value_enum)]
+    pub graphs: Option<Graphs>,
 }
 
 impl TrainingArgs {
@@ -125,7 +116,7 @@ impl TrainingArgs {
             sampling: SamplingArg::Uniform,
             no_augment: false,
             memory: Memory::Fast,
-            graphs: Graphs::Fused,
+            graphs: None,
         }
     }
 

@@ -1,44 +1,50 @@
 //! Opens sessions, all with the same options.
 
 use std::{
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use ort::{
-    environment::Environment,
-    ep,
     operator::OperatorDomain,
-    session::{
-        Session,
-        builder::{GraphOptimizationLevel, SessionBuilder},
-    },
+    session::{Session, builder::GraphOptimizationLevel},
 };
 
-use crate::kernels;
+use crate::{kernels, provider::Backend};
 
-/// Opens sessions in one environment: all optimisations, the shared arena instead of one of their own (see
-/// [`crate::arena`]), no memory pattern (batch sizes vary), and the fused operators registered.
+/// An ONNX model.
+#[derive(Clone, Copy, Debug)]
+pub enum Model<'a> {
+    /// A file; its external data lies beside it.
+    File(&'a Path),
+    /// The bytes of a whole one.
+    Bytes(&'a [u8]),
+}
+
+/// Opens sessions in one environment: all optimisations, the shared arena for the CPU's memory instead of one of their own (see
+/// [`crate::arena`]), no memory pattern (batch sizes vary), and the fused operators registered, which the CPU alone runs.
 pub struct Opener {
-    environment: Environment,
+    backend: Backend,
     operators: Arc<OperatorDomain>,
 }
 
 impl Opener {
-    /// An opener for the process's environment.
+    /// An opener for a backend; an environment by itself is the CPU.
     ///
     /// # Errors
     /// If the fused operators cannot be registered.
-    pub fn new(environment: Environment) -> ort::Result<Self> {
+    pub fn new(backend: impl Into<Backend>) -> ort::Result<Self> {
         // ONNX Runtime's wrapper shares domains by `Arc`, though they stay on this thread.
         #[allow(clippy::arc_with_non_send_sync)]
         let operators = Arc::new(kernels::operators::domain()?);
-        Ok(Self { environment, operators })
+        Ok(Self { backend: backend.into(), operators })
     }
 
-    /// The environment that sessions are opened in.
-    pub fn environment(&self) -> Environment {
-        self.environment.clone()
+    /// Where sessions run.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// A session of an ONNX file; its external data lies beside it.
@@ -46,7 +52,7 @@ impl Opener {
     /// # Errors
     /// What ONNX Runtime says against it.
     pub fn file(&self, file: &Path) -> ort::Result<Session> {
-        self.open(|mut builder| builder.commit_from_file(file))
+        self.open(Model::File(file), None)
     }
 
     /// A session of a whole ONNX model in memory.
@@ -54,19 +60,51 @@ impl Opener {
     /// # Errors
     /// What ONNX Runtime says against it.
     pub fn model(&self, bytes: &[u8]) -> ort::Result<Session> {
-        self.open(|mut builder| builder.commit_from_memory(bytes))
+        self.open(Model::Bytes(bytes), None)
     }
 
-    fn open(&self, commit: impl FnOnce(SessionBuilder) -> ort::Result<Session>) -> ort::Result<Session> {
+    /// A session that keeps a profile of its runs in a file whose name begins with `profile`, until it is asked to end it.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says against it.
+    pub fn profiled(&self, model: Model<'_>, profile: &Path) -> ort::Result<Session> {
+        self.open(model, Some(profile))
+    }
+
+    fn open(&self, model: Model<'_>, profile: Option<&Path>) -> ort::Result<Session> {
         // ONNX Runtime must not meet a new domain of operators on two threads at once.
         static OPENING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
-        let builder = Session::builder(&self.environment)?
+        let start = Instant::now();
+        let engines = self.engines(model);
+        let mut builder = Session::builder(&self.backend.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_memory_pattern(false)?
             .with_env_allocators()?
-            .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?
+            .with_execution_providers(self.backend.providers(engines.as_ref().map(|(path, _)| path.as_path())))?
             .with_operators(Arc::clone(&self.operators))?;
-        commit(builder)
+        if let Some(profile) = profile {
+            builder = builder.with_profiling(profile)?;
+        }
+        let session = match model {
+            Model::File(file) => builder.commit_from_file(file)?,
+            Model::Bytes(bytes) => builder.commit_from_memory(bytes)?,
+        };
+        if let Some((path, hit)) = engines {
+            let (word, seconds) = (if hit { "hit" } else { "miss" }, start.elapsed().as_secs_f64());
+            log::info!("TensorRT engine cache {}: {word}, a session after {seconds:.1} s", path.display());
+        }
+        Ok(session)
+    }
+
+    /// Where the model's TensorRT engines are kept, and whether there are some; none without a cache.
+    fn engines(&self, model: Model<'_>) -> Option<(PathBuf, bool)> {
+        let cache = self.backend.cache.as_ref()?;
+        let found = match model {
+            Model::Bytes(bytes) => cache.of_model(bytes),
+            Model::File(file) => fs::read(file).and_then(|bytes| cache.of_model(&bytes)),
+        };
+        // Without, it only takes longer; what is wrong with a model's file, ONNX Runtime says.
+        found.map_err(|error| log::warn!("TensorRT's engines are not kept: {error}")).ok()
     }
 }

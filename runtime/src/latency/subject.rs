@@ -135,6 +135,14 @@ impl Subject {
         Ok(took)
     }
 
+    /// Ends the profile of a session that was opened with one, and says which file it is in.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says.
+    pub fn end_profiling(&mut self) -> Result<String, SubjectError> {
+        Ok(self.session.end_profiling()?)
+    }
+
     /// Names and dimensions of its inputs.
     pub fn inputs(&self) -> impl Iterator<Item = (&str, Vec<i64>)> {
         self.inputs.iter().map(|(name, value)| (name.as_str(), value.shape().to_vec()))

@@ -11,10 +11,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use nasbn_export::bundle::Bundle;
-use nasbn_models::{
-    Path,
-    manifest::{Lowering, MemoryMode},
-};
+use nasbn_models::{Path, manifest::MemoryMode};
 use ndarray::Array2;
 
 use super::{names, width, write};
@@ -28,8 +25,10 @@ use crate::{
     },
     cli::{
         Exit, Failure,
-        args::{DataArgs, LibraryArgs, OutputArgs},
-        output, outputs, setup,
+        args::{DataArgs, OutputArgs},
+        output, outputs,
+        running::RunArgs,
+        setup,
         training::TrainingArgs,
     },
     data::{Batch, Dataset, Part},
@@ -70,7 +69,7 @@ pub struct NtkDriftArgs {
     #[arg(long, value_name = "DIR", required = true)]
     bundle: Vec<PathBuf>,
     #[command(flatten)]
-    library: LibraryArgs,
+    run: RunArgs,
     #[command(flatten)]
     data: DataArgs,
     /// Directory for ntk-drift.csv, result.json and the charts
@@ -163,7 +162,7 @@ pub fn run(args: NtkDriftArgs) -> Result<Exit, Failure> {
     let bar = output::bar(work, args.output.quiet);
     let mut runs = Vec::new();
     let done = bundles.iter().try_for_each(|bundle| {
-        let mut session = setup::open_in(bundle.dir(), &args.library, MemoryMode::Fast, Lowering::Fused)?;
+        let mut session = setup::open_in(bundle.dir(), &args.run, MemoryMode::Fast, None)?;
         let session = &mut session;
         runs.extend(alone(&args, session, &paths, &batch, &bar, &interrupted)?);
         if args.supernet {

@@ -27,8 +27,10 @@ use crate::{
     checkpoint::STATE_FILE,
     cli::{
         Exit, Failure,
-        args::{DataArgs, LibraryArgs, OutputArgs},
-        output, outputs, setup,
+        args::{DataArgs, OutputArgs},
+        output, outputs,
+        running::RunArgs,
+        setup,
         training::{self, TrainingArgs},
         units,
     },
@@ -59,7 +61,7 @@ pub struct OperatorBiasArgs {
     #[arg(long, value_name = "DIR", required = true)]
     bundle: Vec<PathBuf>,
     #[command(flatten)]
-    library: LibraryArgs,
+    run: RunArgs,
     #[command(flatten)]
     data: DataArgs,
     /// Directory for operator-bias.csv, operator-bias.svg, result.json and the checkpoints
@@ -178,8 +180,8 @@ fn open(args: &OperatorBiasArgs) -> Result<Vec<Side>, Failure> {
     }
     let mut sides = Vec::new();
     for bundle in [first, second] {
-        let (memory, graphs) = (args.training.memory(), args.training.graphs.into());
-        let session = setup::open_in(bundle, &args.library, memory, graphs)?;
+        let (memory, graphs) = (args.training.memory(), args.training.graphs);
+        let session = setup::open_in(bundle, &args.run, memory, graphs)?;
         let placement = placement_name(session.network.supernet().placement);
         let (checkpoints, ranked) = (Vec::new(), Vec::new());
         sides.push(Side { placement, bundle: bundle.clone(), session, checkpoints, ranked });

@@ -10,8 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{LatencyArgs, conditions, networks, noise, pairs, report};
 use crate::{
     board::{Board, energy::EnergyMeter, power::Rails},
-    cli::{Failure, fingerprint, output, setup},
-    engine::{EngineError, Opener},
+    cli::{Failure, fingerprint, output, running, setup},
     journal,
     latency::{
         BlockTime, LatencyTable, NetworkTime, Timing,
@@ -21,6 +20,7 @@ use crate::{
     },
     parameters::Layout,
     path_table::PathTable,
+    provider::Placement,
 };
 
 /// Time between two readings of the rails.
@@ -32,18 +32,24 @@ fn names(supernet: &Supernet, paths: &[Path]) -> String {
     fingerprint::hex(&Sha256::digest(texts.join("\n")))
 }
 
-/// Measures blocks and networks and fits the table.
-pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<LatencyTable, Failure> {
+/// Measures blocks and networks and fits the table; and where the nodes of one network ran.
+pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<(LatencyTable, Option<Placement>), Failure> {
     let supernet = &bundle.manifest().supernet;
     let layout = Layout::new(supernet);
-    let (library, environment) = setup::library(&args.library)?;
-    let opener = Opener::new(environment).map_err(EngineError::from)?;
+    let mut running = running::start(&args.run, None, Some(bundle))?;
+    let (fit, check) = networks(supernet, args)?;
+    // Before anything is written: what would not be measured on the provider is not measured.
+    let path = match fit.iter().chain(&check).next() {
+        Some(path) => path.clone(),
+        None => setup::random_paths(supernet, 1, args.seed)?.remove(0),
+    };
+    let placement = running.place(&args.run, bundle, &path, args.batch, args.output.quiet)?;
+    let opener = running.opener()?;
     let before = Board::read(&args.root);
     if !args.output.quiet {
         before.warnings().iter().for_each(|warning| output::words(format_args!("warning: {warning}")));
     }
-    let conditions = conditions(bundle, &library, (setup::threads(&args.library), args.batch), &before);
-    let (fit, check) = networks(supernet, args)?;
+    let conditions = conditions(bundle, &running, args.batch, &before);
     let of_blocks = args.rules(Duration::from_millis(20), Duration::from_millis(300), Duration::from_millis(15));
     let of_networks = args.rules(Duration::from_millis(50), Duration::from_millis(300), Duration::from_millis(30));
     let run: Map<String, Value> = [
@@ -116,5 +122,5 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<LatencyT
         report::export_times(file, times.all().iter().filter(|(name, _)| !name.starts_with("energy ")))?;
     }
     times.remove()?;
-    Ok(table)
+    Ok((table, placement))
 }

@@ -5,16 +5,21 @@ use std::{path::Path as FsPath, time::Duration};
 use serde::Serialize;
 use serde_json::Map;
 
-use super::{LatencyArgs, device, noise, report, version};
+use super::{LatencyArgs, device, noise, report};
 use crate::{
     board::Board,
-    cli::{Exit, Failure, output, setup},
-    engine::{EngineError, Opener},
+    cli::{
+        Exit, Failure, output,
+        running::{self, Running},
+        setup,
+    },
+    engine::Model,
     latency::{
         Subject, SubjectError, Timing,
         bench::{Bench, BenchError},
         record::Times,
     },
+    provider::{self, EngineCache, Placement, PlacementError, Precision, Provider},
 };
 
 /// What `--json` prints.
@@ -23,7 +28,10 @@ struct Report {
     model: String,
     device: String,
     power_mode: Option<String>,
-    provider: &'static str,
+    provider: Provider,
+    precision: Precision,
+    /// Where the nodes of the model ran.
+    placement: Option<Placement>,
     threads: usize,
     onnxruntime: String,
     inputs: Vec<Input>,
@@ -46,8 +54,7 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     if let Err(error) = std::fs::File::open(file) {
         return Err(Failure::file(file, &error));
     }
-    let (library, environment) = setup::library(&args.library)?;
-    let opener = Opener::new(environment).map_err(EngineError::from)?;
+    let mut running = running::start(&args.run, None, None)?;
     let before = Board::read(&args.root);
     let name = file.display().to_string();
     let wrong = |source: SubjectError| {
@@ -55,11 +62,28 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         // A model that does not load is bad input, whatever machine it is.
         failure.hint(source.hint())
     };
-    let session = opener.file(file).map_err(|error| wrong(error.into()))?;
-    let subject = Subject::new(session, args.batch, &args.shape).map_err(wrong)?;
-    let inputs: Vec<Input> = subject.inputs().map(|(name, dims)| Input { name: name.to_owned(), dims }).collect();
-    // Measured in one go, so its times need to stand on file only while it lasts.
+    // Measured in one go: its times, and TensorRT's engines, need to stand on file only while it lasts.
     let scratch = tempfile::tempdir().map_err(|e| Failure::usage(format!("no temporary directory: {e}")))?;
+    if running.backend.provider == Provider::TensorRt {
+        output::words("tensorrt: engines are built now, from seconds to minutes; they are kept for bundles only");
+        let (version, precision) = (running.version(), running.backend.precision);
+        running.backend.cache = EngineCache::open(scratch.path(), &version, &[], precision).ok();
+    }
+    let subject_on = |running: &Running| {
+        let session = running.opener()?.file(file).map_err(|error| wrong(error.into()))?;
+        Subject::new(session, args.batch, &args.shape).map_err(wrong)
+    };
+    let mut subject = subject_on(&running)?;
+    let asked = running.backend.provider;
+    let placed = match provider::measure(&running.opener()?, Model::File(file), args.batch, &args.shape) {
+        Err(PlacementError::Subject(source)) => return Err(wrong(source)),
+        placed => running.judge(&args.run, placed, args.output.quiet)?,
+    };
+    if running.backend.provider != asked {
+        subject = subject_on(&running)?;
+    }
+    let opener = running.opener()?;
+    let inputs: Vec<Input> = subject.inputs().map(|(name, dims)| Input { name: name.to_owned(), dims }).collect();
     let mut times = Times::create(&scratch.path().join("times"), &Map::new())?;
     let rules = args.rules(Duration::from_millis(200), Duration::from_secs(3), Duration::from_millis(50));
     let interrupted = setup::interrupted();
@@ -93,9 +117,11 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     let report = Report {
         device: device(&before),
         power_mode: before.power_mode.as_ref().map(ToString::to_string),
-        provider: "cpu",
-        threads: setup::threads(&args.library),
-        onnxruntime: version(&library),
+        provider: running.backend.provider,
+        precision: running.backend.precision,
+        placement: placed,
+        threads: running.threads,
+        onnxruntime: running.version(),
         inputs,
         batch: args.batch,
         throughput: latency.throughput(args.batch),
@@ -121,9 +147,12 @@ fn print(report: &Report) -> Result<(), Failure> {
         output::line(format!("input         {name} {}", dims.join("x")))?;
     }
     output::line(format!(
-        "device        {}, {}, {} threads, ONNX Runtime {}",
-        report.device, report.provider, report.threads, report.onnxruntime
+        "device        {}, {}, {}, {} threads, ONNX Runtime {}",
+        report.device, report.provider, report.precision, report.threads, report.onnxruntime
     ))?;
+    if let Some(placement) = &report.placement {
+        output::line(format!("placement     {placement}"))?;
+    }
     output::line(format!("runs          {} (variation {:.1} %)", latency.runs, 100.0 * latency.variation))?;
     output::line(format!(
         "latency       min {:.3}  median {:.3}  mean {:.3}  max {:.3} ms",

@@ -8,6 +8,7 @@ use crate::{
     atomic,
     cli::{Failure, output},
     latency::{LatencyTable, Method, PredictionError},
+    provider::Placement,
 };
 
 /// The whole table as JSON.
@@ -30,9 +31,10 @@ fn write_json(file: &FsPath, value: &Value) -> Result<(), Failure> {
 }
 
 /// What `--json` prints: the table without its single blocks and networks.
-pub fn summary(table: &LatencyTable) -> Value {
+pub fn summary(table: &LatencyTable, placement: Option<&Placement>) -> Value {
     json!({
         "conditions": table.conditions,
+        "placement": placement,
         "blocks": table.blocks.len(),
         "networks_in_fit": table.networks.iter().filter(|network| network.in_fit).count(),
         "throttled_rounds": table.throttled_rounds,
@@ -47,13 +49,16 @@ pub fn summary(table: &LatencyTable) -> Value {
 }
 
 /// The table in words.
-pub fn print(table: &LatencyTable) -> Result<(), Failure> {
+pub fn print(table: &LatencyTable, placement: Option<&Placement>) -> Result<(), Failure> {
     let c = &table.conditions;
     let mode = c.power_mode.as_ref().map_or(String::new(), |mode| format!(", {mode}"));
     output::line(format!(
         "device        {}{mode}: {}, {}, batch {}, {} threads, ONNX Runtime {}",
         c.device, c.provider, c.precision, c.batch, c.threads, c.onnxruntime
     ))?;
+    if let Some(placement) = placement {
+        output::line(format!("placement     {placement} (of one network)"))?;
+    }
     if !table.blocks.is_empty() {
         let slowest = table.blocks.iter().max_by(|a, b| a.timing.median_ms.total_cmp(&b.timing.median_ms));
         let slowest = slowest.map_or(String::new(), |b| format!(", slowest {} {:.3} ms", b.key, b.timing.median_ms));

@@ -69,7 +69,7 @@ struct Found {
 }
 
 pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
-    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
+    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs)?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let supernet = session.network.supernet().clone();
     let data = setup::dataset(&args.data, &supernet)?;

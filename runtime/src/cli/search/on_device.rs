@@ -17,6 +17,7 @@ use crate::{
     journal,
     latency::{LatencyTable, record::Times},
     parameters::BnParameters,
+    provider::Provider,
     report::BudgetLimits,
     score::Scorer,
     search::finalists::{self, Plan},
@@ -28,9 +29,15 @@ const REPLACEMENTS: usize = 3;
 
 pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64) -> Result<Exit, Failure> {
     let table = LatencyTable::read(file).map_err(|error| latency::at(file, &error))?;
-    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs.into())?;
+    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs)?;
     let supernet = session.network.supernet().clone();
     let before = Board::read(&args.root);
+    if session.running.backend.provider != Provider::Cpu {
+        // Proof that what will be measured runs there.
+        let path = setup::random_paths(&supernet, 1, args.seed)?.remove(0);
+        let (run, batch) = (&args.bundle.run, table.conditions.batch);
+        session.running.place(run, &session.bundle, &path, batch, args.output.quiet)?;
+    }
     check(args, &table, file, &session, &before)?;
     let limits = BudgetLimits {
         latency_ms: budget,
@@ -193,8 +200,7 @@ fn check(
     board: &Board,
 ) -> Result<(), Failure> {
     table.check_space(session.network.supernet()).map_err(|error| latency::at(file, &error))?;
-    let threads = setup::threads(&args.bundle.library);
-    let now = latency::conditions(&session.bundle, &session.library, (threads, table.conditions.batch), board);
+    let now = latency::conditions(&session.bundle, &session.running, table.conditions.batch, board);
     if let Err(error) = table.check_conditions(&now) {
         let failure = latency::at(file, &error);
         if !args.force {
