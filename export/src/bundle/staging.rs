@@ -111,6 +111,12 @@ impl Staging {
     }
 }
 
+/// Whether a directory of the bundle is one of the runtime's caches.
+pub fn is_cache(directory: &Path) -> bool {
+    let name = directory.file_name().map(|name| name.to_string_lossy());
+    directory.parent() == Some(Path::new(super::CACHE_DIR)) && name.is_some_and(|name| name.starts_with("tensorrt-"))
+}
+
 /// The error without the name of the temporary file, which `tempfile` adds and which nobody has asked for.
 fn unnamed(error: io::Error) -> io::Error {
     match error.to_string().split_once(" at path ") {

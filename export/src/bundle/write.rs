@@ -17,9 +17,9 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::{
-    CACHE_DIR, GRAPHS, INITIAL, WEIGHTS,
+    GRAPHS, INITIAL, WEIGHTS,
     source::{SourceError, WeightSource},
-    staging::{Staging, restore},
+    staging::{Staging, is_cache, restore},
 };
 use crate::{
     ir::GraphError,
@@ -285,12 +285,6 @@ fn foreign(out: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Whether a directory of the bundle is one of the runtime's caches.
-fn is_cache(directory: &Path) -> bool {
-    let name = directory.file_name().map(|name| name.to_string_lossy());
-    directory.parent() == Some(Path::new(CACHE_DIR)) && name.is_some_and(|name| name.starts_with("tensorrt-"))
 }
 
 struct Writer<'a> {

@@ -8,6 +8,7 @@ mod evaluate;
 mod failure;
 mod fingerprint;
 mod latency;
+#[cfg(feature = "manual")]
 mod manual;
 mod note;
 mod output;
@@ -63,8 +64,10 @@ enum Command {
     /// Say which ONNX Runtime library is used, what it can do, and how the board is set
     Doctor(doctor::DoctorArgs),
     /// Write a shell's completions to standard output
+    #[cfg(feature = "manual")]
     Completions(manual::CompletionsArgs),
     /// Write man pages, one of the program and one of every command
+    #[cfg(feature = "manual")]
     Man(manual::ManArgs),
 }
 
@@ -90,7 +93,9 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
         Command::Analyze(command) => analyze::run(command),
         Command::Subnet(args) => subnet::run(args),
         Command::Doctor(args) => doctor::run(args),
+        #[cfg(feature = "manual")]
         Command::Completions(args) => manual::completions(&args),
+        #[cfg(feature = "manual")]
         Command::Man(args) => manual::man(&args),
     };
     match result {
