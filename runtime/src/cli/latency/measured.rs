@@ -9,12 +9,16 @@ use sha2::{Digest, Sha256};
 
 use super::{LatencyArgs, conditions, networks, noise, pairs, report};
 use crate::{
-    board::{Board, energy::EnergyMeter, power::Rails},
+    board::{
+        Board,
+        energy::{EnergyMeter, INTERVAL},
+        power::Rails,
+    },
     cli::{Failure, fingerprint, output, running, setup},
     journal,
     latency::{
         BlockTime, LatencyTable, NetworkTime, Timing,
-        bench::{Bench, block_name, energy_name, network_name},
+        bench::{Bench, block_name, energy_of, network_name},
         distinct,
         record::Times,
     },
@@ -22,9 +26,6 @@ use crate::{
     path_table::PathTable,
     provider::Placement,
 };
-
-/// Time between two readings of the rails.
-const RAILS_EVERY: Duration = Duration::from_millis(10);
 
 /// Names networks, in their order.
 fn names(supernet: &Supernet, paths: &[Path]) -> String {
@@ -43,7 +44,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<(Latency
         Some(path) => path.clone(),
         None => setup::random_paths(supernet, 1, args.seed)?.remove(0),
     };
-    let placement = running.place(&args.run, bundle, &path, args.batch, args.output.quiet)?;
+    let placement = running.place(&args.run, bundle, &path, args.batch)?;
     let opener = running.opener()?;
     let before = Board::read(&args.root);
     if !args.output.quiet {
@@ -77,7 +78,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<(Latency
     bar.set_message(format!("{} blocks", blocks.len()));
     let show = |share: f64| bar.set_position((1000.0 * share) as u64);
     bench.blocks(bundle, &blocks, &of_blocks, show)?;
-    let meter = Rails::find(&args.root).and_then(|rails| EnergyMeter::new(rails, RAILS_EVERY).ok());
+    let meter = Rails::find(&args.root).and_then(|rails| EnergyMeter::new(rails, INTERVAL).ok());
     let all: Vec<Path> = fit.iter().chain(&check).cloned().collect();
     bar.set_message(format!("{} networks", all.len()));
     bench.networks(bundle, &layout, &all, &of_networks, meter.as_ref(), show)?;
@@ -101,7 +102,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<(Latency
     let mut table = LatencyTable::new(conditions, before, Board::read(&args.root), sums);
     let timing = |path: &Path| Timing::of(times.of(&network_name(bundle, path)));
     let latency = |path: &Path| timing(path).map(|timing| timing.median_ms);
-    let energy = |path: &Path| times.of(&energy_name(bundle, path)).first().map(|&nanojoules| nanojoules as f64 / 1e6);
+    let energy = |path: &Path| energy_of(&times, bundle, path);
     let energies = (pairs(&fit, energy), pairs(&check, energy));
     table.fit(supernet, &pairs(&fit, latency), &pairs(&check, latency), energies);
     let whole = |(path, in_fit): (&Path, bool)| {

@@ -11,7 +11,10 @@ use nasbn_export::bundle::Bundle;
 use nasbn_models::{Path, Supernet, cost::CostTable};
 
 use crate::{
-    board::{energy::EnergyMeter, power::Rails},
+    board::{
+        energy::{EnergyMeter, INTERVAL},
+        power::Rails,
+    },
     cli::{Exit, Failure, output, search::check_interrupted},
     composite::{self, Composite, CompositeError, ReferenceOptions},
     data::Dataset,
@@ -151,7 +154,7 @@ impl Candidates<'_> {
             visit: Duration::from_millis(30),
             seed: self.seed,
         };
-        let meter = Rails::find(self.root).and_then(|rails| EnergyMeter::new(rails, Duration::from_millis(10)).ok());
+        let meter = Rails::find(self.root).and_then(|rails| EnergyMeter::new(rails, INTERVAL).ok());
         let mut bench = Bench {
             opener: self.opener,
             times: self.times,

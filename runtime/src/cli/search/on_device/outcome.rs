@@ -12,7 +12,7 @@ use crate::{
     indicators::catalogue::Measurement,
     latency::{
         LatencyTable, Timing,
-        bench::{energy_name, network_name},
+        bench::{energy_of, network_name},
         record::Times,
     },
     parameters::BnParameters,
@@ -108,7 +108,6 @@ impl Outcome<'_> {
         let latency = Timing::of(self.times.of(&network_name(bundle, &finalist.path))).ok_or_else(|| {
             Failure::usage(format!("{path} was not measured")).hint("go on with the same command and --resume")
         })?;
-        let energy = self.times.of(&energy_name(bundle, &finalist.path)).first();
         let cost = self.costs.cost(&finalist.path);
         Ok(MeasuredNetwork {
             path,
@@ -119,7 +118,7 @@ impl Outcome<'_> {
             ranks: self.composite.map_or_else(Vec::new, |composite| composite.ranks(&finalist.path).collect()),
             predicted_ms: finalist.predicted_ms,
             latency,
-            energy_mj: energy.map(|&nanojoules| nanojoules as f64 / 1e6),
+            energy_mj: energy_of(self.times, bundle, &finalist.path),
             macs: cost.macs,
             params: cost.params,
             depth: cost.depth,
