@@ -224,6 +224,7 @@ pub fn report() -> SearchReport {
                 threads: 2,
                 onnxruntime: "1.23.2".to_owned(),
             },
+            placement: None,
             error_of_sums: error(0.1129, 0.941),
             error: error(0.0213, 0.957),
             checked: (0..64).map(|_| pair(&mut numbers)).collect(),
