@@ -344,6 +344,14 @@ pub fn random_paths(supernet: &Supernet, count: usize, seed: u64) -> Result<Vec<
     Ok(paths)
 }
 
+/// A random path that leads to the logits.
+pub fn some_path(supernet: &Supernet, seed: u64) -> Result<Path, Failure> {
+    distinct_random_paths(supernet, 1, seed).pop().ok_or_else(|| {
+        Failure::usage("no random path of the space leads from the image to the logits")
+            .hint("absent operators cut off nearly every path of this space: name some with --paths")
+    })
+}
+
 /// Up to `count` random paths of different networks.
 pub fn distinct_random_paths(supernet: &Supernet, count: usize, seed: u64) -> Vec<Path> {
     /// Draws without a new network after which the space counts as used up.

@@ -104,6 +104,9 @@ pub struct Bench<'a> {
     pub throttled: u32,
 }
 
+/// Name under which a 1 stands for every round that was thrown away.
+pub const THROTTLED: &str = "throttled rounds";
+
 /// Name of a block's times.
 pub fn block_name(bundle: &Bundle, block: &Block) -> String {
     let (edge, operator) = block.first();
@@ -234,6 +237,7 @@ impl Bench<'_> {
             before = after;
             if !reasons.is_empty() {
                 (lost, *throttled) = (lost + 1, *throttled + 1);
+                record.add(THROTTLED, &[1])?;
                 let reasons = reasons.join("; ");
                 log::warn!("a round is measured again: {reasons}");
                 if lost >= PATIENCE {
