@@ -41,6 +41,10 @@ const MOST_ENTRIES: usize = 1 << 16;
 pub struct Board {
     /// What it is: `NVIDIA Jetson Nano Developer Kit`, a PC's product name, or the processor's name.
     pub model: Option<String>,
+    /// The processor, by its own name; most ARM processors tell none.
+    pub processor: Option<String>,
+    /// NVIDIA's discrete GPUs, by the name that their driver gives.
+    pub accelerators: Vec<String>,
     /// Release of Jetson Linux: `R35.4.1`.
     pub l4t: Option<String>,
     /// JetPack that the release belongs to: `5.1.2`.
@@ -79,6 +83,8 @@ impl Board {
         let (rails, total_milliwatts) = rails(&files);
         Self {
             model: model(&files),
+            processor: processor(&files),
+            accelerators: accelerators(&files),
             jetpack: l4t.as_deref().and_then(release::jetpack),
             l4t,
             kernel: files.line("proc/sys/kernel/osrelease"),
@@ -111,7 +117,20 @@ fn model(files: &Files<'_>) -> Option<String> {
     files
         .line("proc/device-tree/model")
         .or_else(|| files.line("sys/class/dmi/id/product_name"))
-        .or_else(|| field(&files.text("proc/cpuinfo")?, "model name"))
+        .or_else(|| processor(files))
+}
+
+/// The processor's name.
+fn processor(files: &Files<'_>) -> Option<String> {
+    field(&files.text("proc/cpuinfo")?, "model name")
+}
+
+/// `Model:` of every GPU of NVIDIA's driver, in the order of their addresses.
+fn accelerators(files: &Files<'_>) -> Vec<String> {
+    let directory = "proc/driver/nvidia/gpus";
+    let gpus = files.names(directory, "");
+    let name = |gpu: String| field(&files.text(&format!("{directory}/{gpu}/information"))?, "Model");
+    gpus.into_iter().filter_map(name).collect()
 }
 
 /// The value in the first line `name : value`.

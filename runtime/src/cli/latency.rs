@@ -14,7 +14,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use super::{
     Exit, Failure,
     args::OutputArgs,
-    fingerprint, output,
+    fingerprint, output, outputs,
     running::{RunArgs, Running},
     setup, units,
 };
@@ -24,7 +24,9 @@ use crate::{
         Conditions, GivenShape, LatencyTable, MOST_IMAGES, Measured, NOISY, Rules, TableError,
         bench::BenchError,
         import::{self, ImportError},
+        record::Times,
     },
+    provider::Provider,
 };
 
 #[derive(Args)]
@@ -111,22 +113,28 @@ fn shape(text: &str) -> Result<GivenShape, String> {
 
 pub fn run(args: LatencyArgs) -> Result<Exit, Failure> {
     if let Some(file) = &args.onnx {
+        args.check_outputs()?;
         return model::run(&args, file);
     }
     let (Some(directory), Some(out)) = (&args.bundle, &args.out) else {
         return Err(Failure::usage("neither --bundle with --out nor --onnx").hint("see `nasbn latency --help`"));
     };
+    args.check_outputs()?;
     let bundle = Bundle::open(directory)?;
     bundle.verify()?;
-    let (mut table, placement) = match &args.import {
+    let (table, times) = match &args.import {
         Some(file) => (imported(&args, &bundle, file)?, None),
-        None => measured::run(&args, &bundle, out)?,
+        None => {
+            let measured::Measured { table, times } = measured::run(&args, &bundle, out)?;
+            (table, Some(times))
+        }
     };
-    table.placement = placement;
     table.write(out).map_err(|error| at(out, &error))?;
     if let Some(file) = &args.export {
         report::export(file, &table)?;
     }
+    // Now that everything is written.
+    times.map_or(Ok(()), Times::remove)?;
     if args.output.json {
         output::json(&report::summary(&table))?;
     } else if !args.output.quiet {
@@ -173,7 +181,7 @@ pub fn conditions(bundle: &Bundle, running: &Running, batch: u32, board: &Board)
     Conditions {
         space: bundle.manifest().supernet.name.clone(),
         bundle: fingerprint::hex(&bundle.digest()),
-        device: device(board),
+        device: device(board, running.backend.provider),
         power_mode: board.power_mode.as_ref().map(ToString::to_string),
         provider: running.backend.provider.to_string(),
         precision: running.backend.precision.to_string(),
@@ -183,9 +191,17 @@ pub fn conditions(bundle: &Bundle, running: &Running, batch: u32, board: &Board)
     }
 }
 
-/// Name of the device.
-pub fn device(board: &Board) -> String {
-    board.model.clone().unwrap_or_else(|| format!("unknown ({})", std::env::consts::ARCH))
+/// Name of the device: what it is and its processor, and for graphs that do not run there the accelerator.
+pub fn device(board: &Board, provider: Provider) -> String {
+    let mut parts: Vec<&str> = board.model.iter().map(String::as_str).collect();
+    parts.extend(board.processor.as_deref().filter(|processor| board.model.as_deref() != Some(processor)));
+    if provider != Provider::Cpu {
+        parts.extend(board.accelerators.iter().map(String::as_str));
+    }
+    match parts.is_empty() {
+        true => format!("unknown ({})", std::env::consts::ARCH),
+        false => parts.join(", "),
+    }
 }
 
 /// Distinct networks, at random or from a file: those to fit to, and those to check on.
@@ -211,6 +227,23 @@ fn networks(supernet: &Supernet, args: &LatencyArgs) -> Result<(Vec<Path>, Vec<P
 }
 
 impl LatencyArgs {
+    /// Refuses outputs that could not be written, or would be written over one another or an input.
+    fn check_outputs(&self) -> Result<(), Failure> {
+        fn given<'a>(all: &[(&'a str, &'a Option<PathBuf>)]) -> Vec<(&'a str, &'a std::path::Path)> {
+            all.iter().filter_map(|(option, file)| Some((*option, file.as_deref()?))).collect()
+        }
+        let inputs = given(&[
+            ("--onnx", &self.onnx),
+            ("--import", &self.import),
+            ("--import-networks", &self.import_networks),
+            ("--paths", &self.paths),
+        ]);
+        let written =
+            given(&[("--out", &self.out), ("--export", &self.export), ("--export-times", &self.export_times)]);
+        outputs::apart(&inputs, &written)?;
+        written.iter().try_for_each(|(_, file)| outputs::file(file))
+    }
+
     fn rules(&self, warm_up: Duration, min_time: Duration, visit: Duration) -> Rules {
         Rules {
             warmup: self.warm_up.unwrap_or(warm_up),

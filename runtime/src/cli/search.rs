@@ -139,13 +139,13 @@ pub struct SearchArgs {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..))]
     population: u32,
     /// Networks that survive and breed
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..), conflicts_with = "latency")]
     parents: u32,
     /// Probability that a choice mutates
     #[arg(long, default_value_t = 0.1)]
     mutation: f64,
     /// Random networks with as many MACs as the winner to show beside it
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, conflicts_with = "latency")]
     peers: usize,
     #[command(flatten)]
     validation: ValidationArgs,

@@ -83,7 +83,7 @@ pub fn open_placed(
 ) -> Result<Session, Failure> {
     open_after(&args.bundle, &args.run, memory, graphs, |bundle, running| {
         if running.backend.provider != Provider::Cpu {
-            let path = random_paths(&bundle.manifest().supernet, 1, seed)?.remove(0);
+            let path = some_path(&bundle.manifest().supernet, seed)?;
             running.place(&args.run, bundle, &path, batch)?;
         }
         Ok(())
@@ -374,6 +374,14 @@ pub fn random_paths(supernet: &Supernet, count: usize, seed: u64) -> Result<Vec<
         log::warn!("the space has only {} different networks", paths.len());
     }
     Ok(paths)
+}
+
+/// A random path that leads to the logits.
+pub fn some_path(supernet: &Supernet, seed: u64) -> Result<Path, Failure> {
+    distinct_random_paths(supernet, 1, seed).pop().ok_or_else(|| {
+        Failure::usage("no random path of the space leads from the image to the logits")
+            .hint("absent operators cut off nearly every path of this space: name some with --paths")
+    })
 }
 
 /// Up to `count` random paths of different networks.

@@ -105,6 +105,9 @@ pub struct Bench<'a> {
     pub throttled: u32,
 }
 
+/// Name under which a 1 stands for every round that was thrown away.
+pub const THROTTLED: &str = "throttled rounds";
+
 /// Name of a block's times.
 pub fn block_name(bundle: &Bundle, block: &Block) -> String {
     let (edge, operator) = block.first();
@@ -241,6 +244,7 @@ impl Bench<'_> {
             before = after;
             if !reasons.is_empty() {
                 (lost, *throttled) = (lost + 1, *throttled + 1);
+                record.add(THROTTLED, &[1])?;
                 let reasons = reasons.join("; ");
                 log::warn!("a round is measured again: {reasons}");
                 if lost >= PATIENCE {
@@ -272,15 +276,20 @@ impl Bench<'_> {
         if !self.times.of(key).is_empty() {
             return Ok(());
         }
-        let (root, interrupted, throttled) = (self.root, self.interrupted, &mut self.throttled);
-        let metering = Metering { meter, root, warmup, time: ENERGY_TIME, cool: COOL, patience: PATIENCE, interrupted };
-        let run = || subject.run().map(|_| ());
+        let (root, interrupted, patience) = (self.root, self.interrupted, PATIENCE);
+        let metering = Metering { meter, root, warmup, time: ENERGY_TIME, cool: COOL, patience, interrupted };
+        let run = || {
+            let ran = subject.run().map_err(|source| BenchError::Subject { name: name.to_owned(), source });
+            ran.map(|_| ())
+        };
+        let (record, throttled) = (&mut *self.times, &mut self.throttled);
         let lost = |reasons: &str| {
             *throttled += 1;
+            record.add(THROTTLED, &[1])?;
             log::warn!("an energy is measured again: {reasons}");
+            Ok(())
         };
-        let metered = metering.measure(run, lost);
-        let nanojoules = match metered.map_err(|source| BenchError::Subject { name: name.to_owned(), source })? {
+        let nanojoules = match metering.measure(run, lost)? {
             Metered::Nanojoules(nanojoules) => nanojoules,
             Metered::Nothing(why) => {
                 log::warn!("{name} has no energy: {why}");

@@ -46,8 +46,12 @@ impl Metering<'_> {
     /// Measures; `run` runs the network once. `lost` hears why each attempt that is thrown away does not count.
     ///
     /// # Errors
-    /// Those of `run`.
-    pub fn measure<E>(&self, mut run: impl FnMut() -> Result<(), E>, mut lost: impl FnMut(&str)) -> Result<Metered, E> {
+    /// Those of `run` and `lost`.
+    pub fn measure<E>(
+        &self,
+        mut run: impl FnMut() -> Result<(), E>,
+        mut lost: impl FnMut(&str) -> Result<(), E>,
+    ) -> Result<Metered, E> {
         let mut reasons = String::new();
         for attempt in 0..self.patience {
             if attempt > 0 {
@@ -69,7 +73,7 @@ impl Metering<'_> {
                 return Ok(of_one_run(energy, runs));
             }
             reasons = throttled.join("; ");
-            lost(&reasons);
+            lost(&reasons)?;
         }
         Ok(Metered::Throttled(reasons))
     }
@@ -140,7 +144,12 @@ mod tests {
             Ok::<_, Infallible>(())
         };
         let metered = on(root, &AtomicBool::new(false), |metering| {
-            metering.measure(run, |reasons| told.borrow_mut().push(reasons.to_owned())).unwrap()
+            metering
+                .measure(run, |reasons| {
+                    told.borrow_mut().push(reasons.to_owned());
+                    Ok(())
+                })
+                .unwrap()
         });
         assert!(matches!(metered, Metered::Nanojoules(1..)), "{metered:?}");
         assert_eq!(*runs.borrow(), 6, "a warm-up and a measured run for each of three attempts");
@@ -158,7 +167,7 @@ mod tests {
             fixtures::write(root, COUNTER, runs.borrow().to_string());
             Ok::<_, Infallible>(())
         };
-        let metered = on(root, &AtomicBool::new(false), |metering| metering.measure(run, |_| {}).unwrap());
+        let metered = on(root, &AtomicBool::new(false), |metering| metering.measure(run, |_| Ok(())).unwrap());
         assert!(matches!(&metered, Metered::Throttled(reasons) if reasons.contains("throttle")), "{metered:?}");
         assert_eq!(*runs.borrow(), 8);
     }
@@ -169,7 +178,7 @@ mod tests {
         let gone = |_: &FsPath| fs::remove_dir_all(board.path().join("sys/bus")).unwrap();
         let metered = on(board.path(), &AtomicBool::new(false), |metering| {
             gone(metering.root);
-            metering.measure(|| Ok::<_, Infallible>(()), |_| {}).unwrap()
+            metering.measure(|| Ok::<_, Infallible>(()), |_| Ok(())).unwrap()
         });
         assert!(matches!(&metered, Metered::Nothing(why) if why.contains("could not be read twice")), "{metered:?}");
         let energy = |millijoules| Energy { millijoules, mean_milliwatts: None, seconds: 1.0, samples: 9, errors: 0 };
@@ -187,10 +196,10 @@ mod tests {
             interrupted.store(true, Ordering::SeqCst);
             Ok::<_, Infallible>(())
         };
-        let stopped = on(board.path(), &interrupted, |metering| metering.measure(stop, |_| {}).unwrap());
+        let stopped = on(board.path(), &interrupted, |metering| metering.measure(stop, |_| Ok(())).unwrap());
         assert_eq!(stopped, Metered::Stopped);
         let failed = on(board.path(), &AtomicBool::new(false), |metering| {
-            let error = metering.measure(|| Err("gone"), |_| {});
+            let error = metering.measure(|| Err("gone"), |_| Ok(()));
             assert!(metering.meter.start().is_ok(), "the meter is free again");
             error
         });

@@ -41,8 +41,12 @@ pub struct SearchReport {
     pub method: Method,
     /// Networks that the first step looked at.
     pub looked_at: usize,
-    /// Networks whose objective and latency were measured, random search's among them.
+    /// Different networks whose objective and latency were measured, random search's among them.
     pub measured: usize,
+    /// Under what conditions they were measured.
+    pub conditions: Conditions,
+    /// Rounds of measuring that were thrown away because the device throttled.
+    pub throttled_rounds: u32,
     /// The best that keeps the limits as measured.
     pub winner: MeasuredNetwork,
     /// The winner's operators, in order.
@@ -100,7 +104,7 @@ pub struct MeasuredNetwork {
     pub path: String,
     /// Which search proposed it.
     pub found_by: FoundBy,
-    /// Whether it keeps the latency limit as measured.
+    /// Whether it keeps the limits on latency and energy as measured.
     pub within_budget: bool,
     /// The objective, larger is better.
     pub score: f64,
@@ -174,7 +178,7 @@ pub struct TableSummary {
     pub error_of_sums: Option<PredictionError>,
     /// Error of its prediction on them.
     pub error: Option<PredictionError>,
-    /// Predicted and measured latency, milliseconds, of the networks that were not in the fit.
+    /// Predicted and measured latency, milliseconds, of the networks that were not in the fit; empty for imported tables.
     pub checked: Vec<(f64, f64)>,
 }
 

@@ -10,6 +10,7 @@ pub mod finalists;
 pub mod nsga2;
 pub mod pareto;
 pub mod record;
+mod sieve;
 
 use std::collections::HashMap;
 
@@ -138,7 +139,7 @@ pub enum SearchError<E> {
 }
 
 /// Paths up to this count are enumerated.
-const ENUMERABLE: u128 = 1 << 20;
+pub const ENUMERABLE: u128 = 1 << 20;
 /// Draws from a list, and steps towards the limits from one draw, that are tried for one new network.
 const TRIES: usize = 2000;
 /// Draws and steps in all that are tried for one new network where the space is too large to list: bounds the time

@@ -93,6 +93,8 @@ fn board(warmer: f64) -> Board {
     let rail = |name: &str, milliwatts: f64, in_total| RailReading { name: name.to_owned(), milliwatts, in_total };
     let mode = |id, name: &str| NamedMode { id, name: name.to_owned() };
     Board {
+        processor: None,
+        accelerators: Vec::new(),
         model: Some("NVIDIA Jetson Orin Nano Developer Kit".to_owned()),
         l4t: Some("R36.4.3".to_owned()),
         jetpack: Some("6.2".to_owned()),
@@ -211,19 +213,11 @@ pub fn report() -> SearchReport {
         random,
         front,
         operators,
+        conditions: conditions(),
+        throttled_rounds: 0,
         report_images: 2000,
         table: TableSummary {
-            conditions: Conditions {
-                space: "mobilenet".to_owned(),
-                bundle: "9f2c1e7ab0d34c5586f1a7720c9de1b3a5f0862d4d17c9be55a1f6e0337c2d48".to_owned(),
-                device: "NVIDIA Jetson Orin Nano Developer Kit".to_owned(),
-                power_mode: Some("15W".to_owned()),
-                provider: "cpu".to_owned(),
-                precision: "fp32".to_owned(),
-                batch: 1,
-                threads: 2,
-                onnxruntime: "1.23.2".to_owned(),
-            },
+            conditions: conditions(),
             placement: None,
             error_of_sums: error(0.1129, 0.941),
             error: error(0.0213, 0.957),
@@ -234,6 +228,20 @@ pub fn report() -> SearchReport {
         files: ["winner.onnx", "winner.safetensors", "winner.json", "pareto.csv", "result.json", "report.html"]
             .map(str::to_owned)
             .into(),
+    }
+}
+
+fn conditions() -> Conditions {
+    Conditions {
+        space: "mobilenet".to_owned(),
+        bundle: "9f2c1e7ab0d34c5586f1a7720c9de1b3a5f0862d4d17c9be55a1f6e0337c2d48".to_owned(),
+        device: "NVIDIA Jetson Orin Nano Developer Kit".to_owned(),
+        power_mode: Some("15W".to_owned()),
+        provider: "cpu".to_owned(),
+        precision: "fp32".to_owned(),
+        batch: 1,
+        threads: 2,
+        onnxruntime: "1.23.2".to_owned(),
     }
 }
 
@@ -257,9 +265,11 @@ pub fn hostile() -> SearchReport {
     report.operators[0].shares[1].0 = bad();
     report.operators[1].winner = bad();
     report.files.push(bad());
-    (report.table.conditions.bundle, report.table.conditions.device) = (bad(), bad());
-    (report.table.conditions.provider, report.table.conditions.precision) = (bad(), bad());
-    (report.table.conditions.onnxruntime, report.table.conditions.power_mode) = (bad(), Some(bad()));
+    for conditions in [&mut report.conditions, &mut report.table.conditions] {
+        (conditions.bundle, conditions.device) = (bad(), bad());
+        (conditions.provider, conditions.precision) = (bad(), bad());
+        (conditions.onnxruntime, conditions.power_mode) = (bad(), Some(bad()));
+    }
     report.winner.path = bad();
     report.random[0].path = bad();
     for board in [&mut report.before, &mut report.after] {

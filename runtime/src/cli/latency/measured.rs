@@ -18,13 +18,12 @@ use crate::{
     journal,
     latency::{
         BlockTime, LatencyTable, NetworkTime, Timing,
-        bench::{Bench, block_name, energy_of, network_name},
+        bench::{Bench, THROTTLED, block_name, energy_of, network_name},
         distinct,
         record::Times,
     },
     parameters::Layout,
     path_table::PathTable,
-    provider::Placement,
 };
 
 /// Names networks, in their order.
@@ -33,8 +32,15 @@ fn names(supernet: &Supernet, paths: &[Path]) -> String {
     fingerprint::hex(&Sha256::digest(texts.join("\n")))
 }
 
-/// Measures blocks and networks and fits the table; and where the nodes of one network ran.
-pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<(LatencyTable, Option<Placement>), Failure> {
+/// A table, and the times that it was made of, which are to be removed once it is
+/// written.
+pub struct Measured {
+    pub table: LatencyTable,
+    pub times: Times,
+}
+
+/// Measures blocks and networks and fits the table.
+pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured, Failure> {
     let supernet = &bundle.manifest().supernet;
     let layout = Layout::new(supernet);
     let mut running = running::start(&args.run, None, Some(bundle))?;
@@ -42,7 +48,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<(Latency
     // Before anything is written: what would not be measured on the provider is not measured.
     let path = match fit.iter().chain(&check).next() {
         Some(path) => path.clone(),
-        None => setup::random_paths(supernet, 1, args.seed)?.remove(0),
+        None => setup::some_path(supernet, args.seed)?,
     };
     let placement = running.place(&args.run, bundle, &path, args.batch)?;
     let opener = running.opener()?;
@@ -82,7 +88,6 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<(Latency
     let all: Vec<Path> = fit.iter().chain(&check).cloned().collect();
     bar.set_message(format!("{} networks", all.len()));
     bench.networks(bundle, &layout, &all, &of_networks, meter.as_ref(), show)?;
-    let throttled = bench.throttled;
     bar.finish_and_clear();
 
     let mut block_times = Vec::new();
@@ -100,6 +105,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<(Latency
     };
     let sums = PathTable::of_edges(supernet, median);
     let mut table = LatencyTable::new(conditions, before, Board::read(&args.root), sums);
+    table.placement = placement;
     let timing = |path: &Path| Timing::of(times.of(&network_name(bundle, path)));
     let latency = |path: &Path| timing(path).map(|timing| timing.median_ms);
     let energy = |path: &Path| energy_of(&times, bundle, path);
@@ -113,15 +119,17 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<(Latency
     let taken = fit.iter().map(|path| (path, true)).chain(check.iter().map(|path| (path, false)));
     let networks: Vec<NetworkTime> =
         taken.filter_map(|(path, in_fit)| timing(path).map(whole((path, in_fit)))).collect();
-    (table.networks, table.throttled_rounds) = (networks, throttled);
+    (table.networks, table.throttled_rounds) = (networks, times.of(THROTTLED).len() as u32);
     let timings = || block_times.iter().map(|b| &b.timing).chain(table.networks.iter().map(|n| &n.timing));
     let noisy = timings().filter(|timing| timing.is_noisy()).count();
     let worst = timings().map(|timing| timing.variation).fold(0.0, f64::max);
     noise(noisy, timings().count(), worst, args.output.quiet);
     table.blocks = block_times;
     if let Some(file) = &args.export_times {
-        report::export_times(file, times.all().iter().filter(|(name, _)| !name.starts_with("energy ")))?;
+        report::export_times(
+            file,
+            times.all().iter().filter(|(name, _)| !name.starts_with("energy ") && *name != THROTTLED),
+        )?;
     }
-    times.remove()?;
-    Ok((table, placement))
+    Ok(Measured { table, times })
 }

@@ -76,6 +76,10 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     let mut subject = subject_on(&running)?;
     let asked = running.backend.provider;
     let mut placed = match provider::measure(&running.opener()?, Model::File(file), args.batch, &args.shape) {
+        // What loads and does not run is the device's or the provider's affair.
+        Err(PlacementError::Subject(source @ SubjectError::Run(_))) => {
+            return Err(wrong(source).with_exit(Exit::Device));
+        }
         Err(PlacementError::Subject(source)) => return Err(wrong(source)),
         placed => running.judge(&args.run, &name, placed)?,
     };
@@ -116,7 +120,7 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     }
     noise(usize::from(latency.is_noisy()), 1, latency.variation, args.output.quiet);
     let report = Report {
-        device: device(&before),
+        device: device(&before, running.backend.provider),
         power_mode: before.power_mode.as_ref().map(ToString::to_string),
         provider: running.backend.provider,
         precision: running.backend.precision,

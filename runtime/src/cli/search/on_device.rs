@@ -15,15 +15,18 @@ use crate::{
     cli::{Exit, Failure, fingerprint, latency, output, setup},
     indicators::catalogue::Measurement,
     journal,
-    latency::{LatencyTable, record::Times},
+    latency::{Conditions, LatencyTable, record::Times},
     parameters::BnParameters,
     report::BudgetLimits,
     score::Scorer,
-    search::finalists::{self, Plan},
+    search::{
+        ENUMERABLE,
+        finalists::{self, Budget, Plan},
+    },
 };
 use candidates::{Candidates, Source};
 
-/// Times that finalists are replaced by as many others if not one keeps the limit as measured.
+/// Times that as many networks as finalists may be measured besides, for those that do not keep the budget.
 const REPLACEMENTS: usize = 3;
 
 pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64) -> Result<Exit, Failure> {
@@ -32,7 +35,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     let mut session = setup::open_placed(&args.bundle, MemoryMode::Lean, graphs, batch, args.seed)?;
     let supernet = session.network.supernet().clone();
     let before = Board::read(&args.root);
-    check(args, &table, file, &session, &before)?;
+    let now = check(args, &table, file, &session, &before)?;
     let limits = BudgetLimits {
         latency_ms: budget,
         energy_mj: args.energy_budget,
@@ -41,7 +44,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         memory_bytes: args.max_memory,
     };
     let plan = Plan {
-        budget_ms: budget,
+        budget: Budget { latency_ms: budget, energy_mj: args.energy_budget },
         evaluations: args.evaluations(objective),
         population: args.population as usize,
         mutation: args.mutation,
@@ -50,16 +53,18 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         free: objective.is_cheap(),
         seed: args.seed,
     };
-    if args.dry_run {
-        return dry_run(args, objective, &plan, CanonicalTable::new(&supernet).count(&supernet));
-    }
-    let allowed: Option<HashSet<Path>> = match &args.paths {
-        Some(file) => {
-            let canonical = CanonicalTable::new(&supernet);
-            Some(setup::paths_of(file, &supernet)?.iter().map(|path| canonical.of(path)).collect())
-        }
+    let among = match &args.paths {
+        Some(file) => Some(listed(&supernet, file)?),
         None => None,
     };
+    if args.dry_run {
+        let looked_at = match &among {
+            Some(among) => among.len() as u128,
+            None if plan.free && supernet.path_count() <= ENUMERABLE => CanonicalTable::new(&supernet).count(&supernet),
+            None => plan.evaluations as u128,
+        };
+        return dry_run(args, objective, &plan, looked_at);
+    }
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let data = setup::dataset(&args.data, &supernet)?;
     let (choose, report) = setup::halves(&data, &args.validation, args.seed)?;
@@ -74,18 +79,26 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     let encoded = table.encode().map_err(|error| latency::at(file, &error))?;
     let options = json!({
         "plan": plan, "limits": limits, "min_time": args.min_time, "table": fingerprint::hex(&Sha256::digest(&encoded)),
-        "among": allowed.as_ref().map(|allowed| digest_of(&supernet, allowed)),
+        "among": among.as_ref().map(|among| digest_of(&supernet, among)),
     });
     let run = described(args, (objective, options), &session, &parameters, &data);
-    let mut record = record(args, &run, &supernet)?;
+    // The times first: without them nothing is begun, and the record alone would be in the way of the next start.
+    fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
     let times_file = journal::beside(&args.out.join("latency.jsonl"));
-    // A run that was stopped before its first time has only the other.
-    let times = if args.resume && times_file.exists() {
-        Times::resume(&times_file, &run)
-    } else {
-        Times::create(&times_file, &run)
+    let mut times = match args.resume && times_file.exists() {
+        true => Times::resume(&times_file, &run)?,
+        false => Times::create(&times_file, &run)?,
     };
-    let mut times = times?;
+    let mut record = match record(args, &run, &supernet) {
+        Ok(record) => record,
+        Err(failure) => {
+            if times.all().is_empty() {
+                times.remove()?;
+                remove_if_new(&args.out, present);
+            }
+            return Err(failure);
+        }
+    };
     let interrupted = setup::interrupted();
     let initial = BnParameters::of_bundle(&session.bundle, session.network.layout())?;
     let composite = match objective.indicator.measurement {
@@ -104,8 +117,8 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     let limits_of_costs = args.limits();
     let opener = session.network.opener()?;
     let keeps = |path: &Path| {
-        limits_of_costs.excess(&costs.cost(path)) <= 0.0
-            && allowed.as_ref().is_none_or(|allowed| allowed.contains(path))
+        let energy = table.energy(path).zip(args.energy_budget).is_none_or(|(energy, limit)| energy <= limit);
+        limits_of_costs.excess(&costs.cost(path)) <= 0.0 && energy
     };
     let source = match &composite {
         Some(composite) => Source::Composite {
@@ -123,7 +136,6 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         costs: &costs,
         table: &table,
         limits: &limits,
-        allowed: allowed.as_ref(),
         indicator: objective.indicator,
         source,
         record: &mut record,
@@ -134,6 +146,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         seed: args.seed,
         interrupted: &interrupted,
         quiet: args.output.quiet,
+        throttled: 0,
     };
     let candidates = std::cell::RefCell::new(candidates);
     let bar = output::bar(0, args.output.quiet);
@@ -141,6 +154,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     let found = finalists::search(
         &supernet,
         &plan,
+        among.as_deref(),
         |path| candidates.borrow_mut().cheap(path),
         keeps,
         |paths: &[Path]| candidates.borrow_mut().dear(paths),
@@ -150,7 +164,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         },
     );
     bar.finish_and_clear();
-    drop(candidates);
+    let throttled_rounds = candidates.into_inner().throttled;
     let found = found?;
     let outcome = outcome::Outcome {
         args,
@@ -162,6 +176,8 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         times: &times,
         composite: composite.as_ref(),
         found: &found,
+        conditions: now,
+        throttled_rounds,
         before,
     };
     let (exit, failure) = match &found.winner {
@@ -178,21 +194,37 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     failure.map_or(Ok(Exit::Done), Err)
 }
 
+/// The different networks of a file that lead to the logits.
+fn listed(supernet: &Supernet, file: &FsPath) -> Result<Vec<Path>, Failure> {
+    let canonical = CanonicalTable::new(supernet);
+    let mut seen = HashSet::new();
+    let paths = setup::paths_of(file, supernet)?;
+    let paths = paths.iter().map(|path| canonical.of(path));
+    Ok(paths.filter(|path| supernet.is_connected(path) && seen.insert(path.clone())).collect())
+}
+
+/// Removes a directory that this run has made, unless something else stands in it.
+fn remove_if_new(out: &FsPath, present: bool) {
+    if !present {
+        let _ = fs::remove_dir(out);
+    }
+}
+
 /// Names a set of networks.
-fn digest_of(supernet: &Supernet, paths: &HashSet<Path>) -> String {
+fn digest_of(supernet: &Supernet, paths: &[Path]) -> String {
     let mut texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
     texts.sort();
     fingerprint::hex(&Sha256::digest(texts.join("\n")))
 }
 
-/// Whether the table may be used here.
+/// Whether the table may be used here; and the conditions here.
 fn check(
     args: &SearchArgs,
     table: &LatencyTable,
     file: &FsPath,
     session: &setup::Session,
     board: &Board,
-) -> Result<(), Failure> {
+) -> Result<Conditions, Failure> {
     table.check_space(session.network.supernet()).map_err(|error| latency::at(file, &error))?;
     let now = latency::conditions(&session.bundle, &session.running, table.conditions.batch, board);
     if let Err(error) = table.check_conditions(&now) {
@@ -212,30 +244,40 @@ fn check(
         Ok(found) if !found.is_dir() => {
             Err(Failure::usage(format!("{} is no directory", args.out.display())).hint("name a directory with --out"))
         }
-        _ => Ok(()),
+        _ => Ok(now),
     }
 }
 
 /// What the search would look at and measure.
-fn dry_run(args: &SearchArgs, objective: &Objective, plan: &Plan, networks: u128) -> Result<Exit, Failure> {
+fn dry_run(args: &SearchArgs, objective: &Objective, plan: &Plan, looked_at: u128) -> Result<Exit, Failure> {
     let composite = objective.indicator.measurement == Measurement::Composite;
     let options = args.reference.options();
     let reference = if composite { options.paths * options.draws } else { 0 };
     let measured = 2 * plan.finalists;
+    // Random search runs as many; of a list, or a space that is looked at as a whole, it draws from what was run.
+    let run = if plan.free {
+        0
+    } else if args.paths.is_some() {
+        looked_at
+    } else {
+        2 * looked_at
+    };
     let seconds = measured as f64 * args.min_time.as_secs_f64();
     if args.output.json {
         output::json(&json!({
-            "networks_of_the_space": networks as f64, "reference_paths": reference, "looked_at_at_most": plan.evaluations,
+            "reference_paths": reference, "looked_at_at_most": looked_at as f64, "run_at_most": run as f64,
             "measured": measured, "measured_at_most": measured * (1 + plan.replacements), "measuring_seconds": seconds,
         }))?;
         return Ok(Exit::Done);
     }
-    output::line(format!("space         {networks} networks"))?;
     if composite {
         output::line(format!("composite     measured on {reference} reference paths"))?;
     }
-    let free = if plan.free { "without running one" } else { "each of them run" };
-    output::line(format!("look at       up to {} networks, {free}", plan.evaluations))?;
+    let free = match plan.free {
+        true => "without running one".to_owned(),
+        false => format!("{run} runs of networks, random search's among them"),
+    };
+    output::line(format!("look at       up to {looked_at} networks, {free}"))?;
     output::line(format!(
         "measure       {} finalists and as many of random search: {} of each, {seconds:.0} s of latency at least",
         plan.finalists,

@@ -4,7 +4,7 @@ use super::figure::{code, figure, found_by, millions, percent};
 use crate::{plot::escape, report::SearchReport, search::FoundBy};
 
 pub fn header(report: &SearchReport) -> String {
-    let conditions = &report.table.conditions;
+    let conditions = &report.conditions;
     let threads = match conditions.threads {
         1 => "1 thread".to_owned(),
         threads => format!("{threads} threads"),

@@ -25,7 +25,7 @@ const POLICY: &str = concat!("default-src 'none'; style-src 'un", "safe-inline';
 impl SearchReport {
     /// `report.html`: UTF-8, well-formed as XML too but for its first line.
     pub fn html(&self) -> String {
-        let title = escape(&format!("{} on {}", self.space, self.table.conditions.device));
+        let title = escape(&format!("{} on {}", self.space, self.conditions.device));
         let sections = [
             head::header(self),
             charts::section(self),

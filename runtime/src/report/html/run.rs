@@ -55,7 +55,7 @@ pub fn limits(report: &SearchReport) -> String {
 }
 
 pub fn reproduce(report: &SearchReport) -> String {
-    let conditions = &report.table.conditions;
+    let conditions = &report.conditions;
     let facts = [
         ("seed", count("seed", report.seed)),
         ("program", escape(&report.generator)),

@@ -1,7 +1,6 @@
 //! What is asked of networks: cheaply of many, dearly of a few.
 
 use std::{
-    collections::HashSet,
     path::Path as FsPath,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -22,7 +21,7 @@ use crate::{
     indicators::catalogue::{self, Indicator},
     latency::{
         LatencyTable, Rules, Timing,
-        bench::{Bench, network_name},
+        bench::{Bench, energy_of, network_name},
         record::Times,
     },
     network::Network,
@@ -53,8 +52,6 @@ pub struct Candidates<'a> {
     pub costs: &'a CostTable,
     pub table: &'a LatencyTable,
     pub limits: &'a BudgetLimits,
-    /// The only networks that are searched among.
-    pub allowed: Option<&'a HashSet<Path>>,
     pub indicator: &'static Indicator,
     pub source: Source<'a>,
     pub record: &'a mut Record,
@@ -65,6 +62,8 @@ pub struct Candidates<'a> {
     pub seed: u64,
     pub interrupted: &'a AtomicBool,
     pub quiet: bool,
+    /// Rounds thrown away so far because the device throttled.
+    pub throttled: u32,
 }
 
 impl Candidates<'_> {
@@ -72,9 +71,6 @@ impl Candidates<'_> {
     pub fn cheap(&mut self, path: &Path) -> Result<Assessed, Failure> {
         let cost = self.costs.cost(path);
         let latency = self.table.latency(path);
-        if self.allowed.is_some_and(|allowed| !allowed.contains(path)) {
-            return Ok(Assessed { score: f64::NAN, cost: latency, excess: f64::INFINITY });
-        }
         let over = |value: f64, limit: Option<f64>| limit.map_or(0.0, |limit| (value / limit - 1.0).max(0.0));
         let excess = [
             over(latency, Some(self.limits.latency_ms)),
@@ -110,6 +106,7 @@ impl Candidates<'_> {
         let dear = |(path, score): (&Path, f64)| Dear {
             score,
             latency_ms: latency(path).map_or(f64::NAN, |timing| timing.median_ms),
+            energy_mj: energy_of(self.times, self.bundle, path),
         };
         Ok(paths.iter().zip(scores).map(dear).collect())
     }
@@ -133,8 +130,9 @@ impl Candidates<'_> {
         bar.finish_and_clear();
         let scores = scores.map_err(|error| match error {
             CompositeError::Engine(error) => error.into(),
-            CompositeError::Stopped { .. } => {
-                Failure::usage(&error).with_exit(Exit::Stopped).hint("go on with the same command and --resume")
+            CompositeError::Stopped { done, all } => {
+                let message = format!("stopped after {done} of {all} measurements of finalists, which are begun again");
+                Failure::usage(message).with_exit(Exit::Stopped).hint("go on with the same command and --resume")
             }
             other => Failure::usage(&other).hint(other.hint()),
         })?;
@@ -166,6 +164,7 @@ impl Candidates<'_> {
         let layout = Layout::new(self.supernet);
         let show = |share: f64| bar.set_position((1000.0 * share) as u64);
         let measured = bench.networks(self.bundle, &layout, paths, &rules, meter.as_ref(), show);
+        self.throttled += bench.throttled;
         bar.finish_and_clear();
         Ok(measured?)
     }

@@ -1,5 +1,7 @@
 //! What a latency-aware search has found, said and written.
 
+use std::collections::HashSet;
+
 use nasbn_models::{Path, Supernet, cost::CostTable};
 
 use super::{Objective, ReportImages, SearchArgs};
@@ -10,16 +12,12 @@ use crate::{
     composite::Composite,
     data::Normaliser,
     indicators::catalogue::Measurement,
-    latency::{
-        LatencyTable, Timing,
-        bench::{energy_of, network_name},
-        record::Times,
-    },
+    latency::{Conditions, LatencyTable, Timing, bench::network_name, record::Times},
     parameters::BnParameters,
     report::{self, BudgetLimits, MeasuredNetwork, PartOfScore, PointOfFront, SearchReport, TableSummary},
     search::{
         FoundBy, Method,
-        finalists::{Finalist, Found},
+        finalists::{Budget, Finalist, Found},
     },
     subnet,
     validation::recalibrate,
@@ -40,6 +38,9 @@ pub struct Outcome<'a> {
     pub times: &'a Times,
     pub composite: Option<&'a Composite>,
     pub found: &'a Found,
+    /// Under what conditions finalists were measured.
+    pub conditions: Conditions,
+    pub throttled_rounds: u32,
     pub before: Board,
 }
 
@@ -53,12 +54,14 @@ impl Outcome<'_> {
         winner: &Finalist,
     ) -> Result<SearchReport, Failure> {
         let Self { args, found, supernet, table, .. } = *self;
+        let budget = self.budget();
+        let distinct: HashSet<&Path> = found.measured().map(|finalist| &finalist.path).collect();
         let mut best = |finalist: &Finalist| -> Result<MeasuredNetwork, Failure> {
             let validation = measure(&mut session.network, &finalist.path, parameters, images)?;
             Ok(MeasuredNetwork { validation: Some(validation), ..self.network(&session.bundle, finalist)? })
         };
         let winning = best(winner)?;
-        let random_search = match found.best_of_random(self.limits.latency_ms) {
+        let random_search = match found.best_of_random(&budget) {
             Some(random) if random.path == winner.path => Some(winning.clone()),
             Some(random) => Some(best(random)?),
             None => None,
@@ -87,7 +90,9 @@ impl Outcome<'_> {
             limits: self.limits,
             method: found.method,
             looked_at: found.looked_at,
-            measured: found.finalists.len() + found.random.len(),
+            measured: distinct.len(),
+            throttled_rounds: self.throttled_rounds,
+            conditions: self.conditions.clone(),
             report_images: winning.validation.map_or(0, |validation| validation.images),
             winner: winning,
             blocks: report::blocks(supernet, self.costs, table, &winner.path),
@@ -103,6 +108,10 @@ impl Outcome<'_> {
         })
     }
 
+    fn budget(&self) -> Budget {
+        Budget { latency_ms: self.limits.latency_ms, energy_mj: self.limits.energy_mj }
+    }
+
     fn network(&self, bundle: &nasbn_export::bundle::Bundle, finalist: &Finalist) -> Result<MeasuredNetwork, Failure> {
         let path = self.supernet.format_path(&finalist.path);
         let latency = Timing::of(self.times.of(&network_name(bundle, &finalist.path))).ok_or_else(|| {
@@ -112,13 +121,13 @@ impl Outcome<'_> {
         Ok(MeasuredNetwork {
             path,
             found_by: finalist.found_by,
-            within_budget: finalist.is_within(self.limits.latency_ms),
+            within_budget: finalist.keeps(&self.budget()),
             score: finalist.dear.score,
             fitted_score: finalist.cheap_score,
             ranks: self.composite.map_or_else(Vec::new, |composite| composite.ranks(&finalist.path).collect()),
             predicted_ms: finalist.predicted_ms,
             latency,
-            energy_mj: energy_of(self.times, bundle, &finalist.path),
+            energy_mj: finalist.dear.energy_mj,
             macs: cost.macs,
             params: cost.params,
             depth: cost.depth,
@@ -138,13 +147,13 @@ impl Outcome<'_> {
     ) -> Result<(), Failure> {
         let (path, out) = (&winner.path, &self.args.out);
         let statistics = recalibrate(&mut session.network, path, parameters, images.training)?;
-        let conditions = &report.table.conditions;
+        let conditions = &report.conditions;
         let extra = [
             ("score".to_owned(), report.winner.score.to_string()),
             ("macs".to_owned(), report.winner.macs.to_string()),
             ("latency_ms".to_owned(), report.winner.latency.median_ms.to_string()),
             ("latency_budget_ms".to_owned(), self.limits.latency_ms.to_string()),
-            ("latency_device".to_owned(), crate::cli::latency::device(&self.before)),
+            ("latency_device".to_owned(), conditions.device.clone()),
             ("latency_provider".to_owned(), conditions.provider.clone()),
         ];
         let layout = session.network.layout();
@@ -193,6 +202,12 @@ impl Outcome<'_> {
                 fastest.dear.latency_ms - budget,
                 100.0 * (fastest.dear.latency_ms / budget - 1.0)
             ),
+            (Some(fastest), _) if !fastest.keeps(&self.budget()) => format!(
+                "no network that was measured keeps the energy budget of {} mJ; the fastest, {}, takes {:.2} mJ a run",
+                self.limits.energy_mj.unwrap_or(f64::INFINITY),
+                self.supernet.format_path(&fastest.path),
+                fastest.dear.energy_mj.unwrap_or(f64::NAN)
+            ),
             (None, Some(nearest)) => format!(
                 "no network is within the limits: the nearest found, {}, exceeds one of them by {:.1} % (predicted to \
                  take {:.3} ms)",
@@ -202,7 +217,13 @@ impl Outcome<'_> {
             ),
             _ => "no network within the limits has a score that is a number".to_owned(),
         };
-        let hint = "raise the budget by that much, or export a smaller space (--width, --image-size)";
+        let hint = match self.found.fastest() {
+            Some(fastest) if !fastest.keeps(&self.budget()) => {
+                "raise the budget by that much, or export a smaller space (--width, --image-size)"
+            }
+            Some(_) => "search for another --objective: this one is not a number here",
+            None => "raise that limit, or export a smaller space (--width, --image-size)",
+        };
         Failure::usage(message).with_exit(Exit::Infeasible).hint(hint)
     }
 }
@@ -235,6 +256,13 @@ pub fn say(args: &SearchArgs, report: &SearchReport) -> Result<(), Failure> {
     output::line(row("winner", &report.winner))?;
     if report.winner.found_by == FoundBy::RandomSearch {
         output::line("              (random search met it; the search proposed none as good)")?;
+    }
+    if report.random.len() < report.finalists.len() {
+        output::line(format!(
+            "              (random search met only {} networks within the limits, against {} finalists)",
+            report.random.len(),
+            report.finalists.len()
+        ))?;
     }
     match &report.random_search {
         Some(random) => output::line(row("random search", random))?,
