@@ -220,8 +220,9 @@ fn networks(supernet: &Supernet, args: &LatencyArgs) -> Result<(Vec<Path>, Vec<P
     let drawn = drawn.iter().map(|path| canonical.of(path));
     let mut all: Vec<Path> = drawn.filter(|path| supernet.is_connected(path) && seen.insert(path.clone())).collect();
     all.truncate(fit + check);
-    // What there is of a small space is shared out in proportion.
+    // Where there are fewer than asked for, they are shared out in proportion, but no fit goes short for a long check.
     let share = (all.len() * fit).checked_div(fit + check).unwrap_or(0);
+    let share = share.max(fit.min(all.len() / 2));
     let check = all.split_off(share);
     Ok((all, check))
 }

@@ -35,8 +35,8 @@ impl Scale {
                 adapt: "--epochs 100 --rate 2 --no-augment",
                 score: "--random 1000",
                 search: "--max-macs 1M",
-                latency: "--networks 48 --check 32 --min-time 50ms",
-                within: "--min-time 100ms",
+                latency: "--threads 1 --networks 48 --check 32 --min-time 50ms",
+                within: "--threads 1 --min-time 100ms",
             },
             Some(dir) => Self {
                 data: format!("cifar10:{}", dir.display()),
@@ -45,8 +45,8 @@ impl Scale {
                 // A path costs a second here, so fewer are looked at, on fewer images.
                 score: "--random 40 --validation-images 500",
                 search: "--max-macs 50M --evaluations 60 --validation-images 1000",
-                latency: "--networks 64 --check 64 --min-time 200ms",
-                within: "--min-time 500ms --validation-images 1000",
+                latency: "--threads 1 --networks 64 --check 64 --min-time 200ms",
+                within: "--threads 1 --min-time 500ms --validation-images 1000",
             },
         }
     }
