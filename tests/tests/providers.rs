@@ -7,10 +7,15 @@ use std::{
     sync::OnceLock,
 };
 
+use nasbn_export::bundle::Bundle;
 use nasbn_models::{Manifest, manifest::MANIFEST_FILE};
 use nasbn_runtime::{
     engine::{Model, Opener},
-    latency::LatencyTable,
+    latency::{
+        LatencyTable,
+        bench::{block_name, graph_file},
+        distinct,
+    },
     ort_library::{load, locate},
     provider::{Placement, Precision, Provider, ProviderError, measure, probe, probe_model},
 };
@@ -143,6 +148,24 @@ fn what_does_not_go_together_is_bad_usage() {
     with(&["--provider", "cuda", "--precision", "fp16"]).fails(2, "tensorrt only");
     assert_eq!(with(&["--provider", "npu"]).status, Some(2));
     assert!(names(dir.path()).is_empty());
+}
+
+/// What is asked of every block where the provider is not the CPU can be answered of every block.
+#[test]
+fn where_the_nodes_of_any_block_ran_is_told() {
+    let opener = Opener::new(load(&locate(Some(&ort_library())).unwrap(), 1).unwrap()).unwrap();
+    let bundle = Bundle::open(bundle()).unwrap();
+    let blocks = distinct(&bundle.manifest().supernet);
+    assert!(blocks.len() > 10);
+    for block in &blocks {
+        let file = bundle.file_path(graph_file(bundle.manifest(), block).unwrap());
+        let name = block_name(&bundle, block);
+        let placement = measure(&opener, Model::File(&file), 2, &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(placement.check(Provider::Cpu, &name).is_ok());
+        // With CUDA asked for, a block that the CPU ran alone is an error that names it.
+        let error = placement.check(Provider::Cuda, &name).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cuda ran no node of {name} that computes: ")), "{error}");
+    }
 }
 
 /// Graphs of the fused lowering run on the CPU, and on nothing else: elsewhere they are not even asked for.

@@ -303,7 +303,7 @@ impl Bench<'_> {
 }
 
 /// The file of a block's inference graph, among the manifest's.
-pub(crate) fn graph_file(manifest: &Manifest, block: &Block) -> Option<u32> {
+pub fn graph_file(manifest: &Manifest, block: &Block) -> Option<u32> {
     let (edge, operator) = block.first();
     let owner = Owner::Operator { edge: edge as u16, operator };
     let is = |graph: &&nasbn_models::manifest::Graph| {
