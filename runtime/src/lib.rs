@@ -8,6 +8,7 @@ pub mod analyze;
 pub mod arena;
 mod atomic;
 pub mod board;
+mod bounded;
 pub mod checkpoint;
 pub mod cli;
 pub mod composite;

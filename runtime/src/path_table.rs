@@ -104,11 +104,15 @@ impl PathTable {
         Self { intercept: self.intercept + intercept, ..self.clone() }
     }
 
-    /// Whether it is a table over the choices of `supernet`, of finite numbers.
+    /// Whether it is a table over the choices of `supernet`.
     pub fn fits(&self, supernet: &Supernet) -> bool {
         let columns: usize = supernet.choices.iter().map(|choice| choice.candidates.len()).sum();
-        let finite = self.intercept.is_finite() && self.values.iter().all(|value| value.is_finite());
-        finite && self.offsets == offsets(supernet) && self.values.len() == columns
+        self.offsets == offsets(supernet) && self.values.len() == columns
+    }
+
+    /// Whether all of its numbers are finite.
+    pub fn is_finite(&self) -> bool {
+        self.intercept.is_finite() && self.values.iter().all(|value| value.is_finite())
     }
 
     /// The mean of tables over one supernet. `None` if there is none, or they are of different spaces.

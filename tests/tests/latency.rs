@@ -3,10 +3,11 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
-    thread::sleep,
+    sync::{OnceLock, mpsc},
+    thread::{sleep, spawn},
     time::Duration,
 };
 
@@ -134,6 +135,7 @@ fn any_model_is_measured_as_blocks_are() {
     of(&[]).ok();
     of(&["--shape", "picture=1x3x8x8"]).fails(2, "no input `picture`");
     of(&["--shape", "image=1x3x9x8"]).fails(3, "");
+    of(&["--shape", "image=1x3x12000x12000"]).fails(2, "more than 1073741824 bytes");
     let missing = dir.path().join("none.onnx");
     run("nasbn", &["latency", "--onnx", text(&missing)]).fails(2, "No such file");
     let broken = dir.path().join("broken.onnx");
@@ -206,6 +208,7 @@ fn what_is_asked_for_must_be_possible() {
         (&["--warm-up", "2h"], "with its unit"),
         (&["--batch", "0"], "--batch"),
         (&["--min-runs", "0"], "--min-runs"),
+        (&["--min-runs", "2000000000"], "--min-runs"),
         (&["--onnx", "x.onnx"], "cannot be used with"),
         (&["--shape", "image=1xx3"], "--shape"),
         (&["--device", "x"], "--import"),
@@ -235,15 +238,22 @@ fn a_board_that_throttles_is_not_measured() {
     command.args(["latency", "--bundle", text(bundle()), "--out", text(&out), "--threads", "1", "--root", text(&root)]);
     command.args(["--warm-up", "1ms", "--min-time", "200ms", "--networks", "0", "--check", "0"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // Counts up for a second or so, then lets it go on.
-    for count in 1..60 {
+    // Counts up until a round was thrown away for it, then lets it go on.
+    let (told, lines) = mpsc::channel();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let reader =
+        spawn(move || stderr.lines().map_while(Result::ok).filter(|line| told.send(line.clone()).is_ok()).count());
+    let mut count = 0u64;
+    let mut noticed = false;
+    while !noticed && child.try_wait().unwrap().is_none() {
+        count += 1;
         fs::write(&file, format!("{count}\n")).unwrap();
         sleep(Duration::from_millis(10));
-        if child.try_wait().unwrap().is_some() {
-            break;
-        }
+        noticed = lines.try_iter().any(|line| line.contains("a round is measured again"));
     }
     assert!(child.wait().unwrap().success());
+    reader.join().unwrap();
+    assert!(noticed, "nothing was said of {count} events");
     let table = LatencyTable::read(&out).unwrap();
     assert!(table.throttled_rounds > 0, "no round was thrown away");
     assert!(table.blocks.iter().all(|block| block.timing.runs >= 10));

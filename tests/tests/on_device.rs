@@ -88,6 +88,7 @@ fn the_winner_keeps_the_budget_as_measured_and_is_the_best_that_does() {
     let best = within.iter().map(|n| number(n, "score")).fold(f64::NEG_INFINITY, f64::max);
     assert_eq!(number(&found["winner"], "score"), best);
     assert!(finalists.iter().chain(&random).all(|n| n["within_budget"] == (measured(n) <= limit)));
+    assert!(found["table"]["placement"].as_array().unwrap().iter().any(|p| p["provider"] == "cpu"));
     // Composite, and what it is made of; the winner as blocks; shares that are shares.
     assert_eq!(found["parts"].as_array().unwrap().len(), 3);
     let blocks = networks("blocks");

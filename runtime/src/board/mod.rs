@@ -31,6 +31,10 @@ use self::{
     files::Files,
     power::{RailReading, Rails},
 };
+use crate::bounded;
+
+/// Most entries of a list that are read from a file: more than any machine has of anything.
+const MOST_ENTRIES: usize = 1 << 16;
 
 /// The state of a machine at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,18 +56,22 @@ pub struct Board {
     /// Cores of the CPU.
     pub cores: Option<Cores>,
     /// Clocks of the CPU.
+    #[serde(deserialize_with = "bounded::list::<MOST_ENTRIES, _, _>")]
     pub cpu: Vec<CpuPolicy>,
     /// Clock of an integrated GPU.
     pub gpu: Option<Gpu>,
     /// Thermal zones.
+    #[serde(deserialize_with = "bounded::list::<MOST_ENTRIES, _, _>")]
     pub thermal: Vec<Zone>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
     /// Power rails.
+    #[serde(deserialize_with = "bounded::list::<MOST_ENTRIES, _, _>")]
     pub rails: Vec<RailReading>,
     /// Power of the whole board or module in mW, if its rails tell it.
     pub total_milliwatts: Option<f64>,
     /// What was there but gave nothing, and why.
+    #[serde(deserialize_with = "bounded::list::<MOST_ENTRIES, _, _>")]
     pub notes: Vec<String>,
 }
 

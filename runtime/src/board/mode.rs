@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::files::Files;
+use super::{MOST_ENTRIES, files::Files};
+use crate::bounded;
 
 const CONFIGURATION: &str = "etc/nvpmodel.conf";
 const STATUS: &str = "var/lib/nvpmodel/status";
@@ -30,6 +31,7 @@ pub struct PowerMode {
     /// Its name, if the configuration has it.
     pub name: Option<String>,
     /// All modes of the board, in the configuration's order.
+    #[serde(deserialize_with = "bounded::list::<MOST_ENTRIES, _, _>")]
     pub available: Vec<NamedMode>,
 }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     board::Board,
     latency::{
-        Conditions, GivenShape, LatencyTable, Measured, NOISY, Rules, TableError,
+        Conditions, GivenShape, LatencyTable, MOST_IMAGES, Measured, NOISY, Rules, TableError,
         bench::BenchError,
         import::{self, ImportError},
         record::Times,
@@ -58,7 +58,7 @@ pub struct LatencyArgs {
     #[arg(long, conflicts_with_all = ["onnx", "import"])]
     resume: bool,
     /// Images in a batch
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_IMAGES)))]
     batch: u32,
     /// Dimensions of a model's input, where they are open (NAME=1x3x224x224)
     #[arg(long, value_name = "NAME=DIMS", value_parser = shape, requires = "onnx")]
@@ -71,7 +71,7 @@ pub struct LatencyArgs {
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     min_time: Option<Duration>,
     /// Least number of runs that each is measured
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     min_runs: u32,
     /// Take whole networks from this file instead of at random: a CSV file with a column `path` or `arch`, or a path a
     /// line; they are shuffled, and equal ones taken once
@@ -122,13 +122,14 @@ pub fn run(args: LatencyArgs) -> Result<Exit, Failure> {
     args.check_outputs()?;
     let bundle = Bundle::open(directory)?;
     bundle.verify()?;
-    let (table, placement, times) = match &args.import {
+    let (mut table, placement, times) = match &args.import {
         Some(file) => (imported(&args, &bundle, file)?, None, None),
         None => {
             let measured::Measured { table, placement, times } = measured::run(&args, &bundle, out)?;
             (table, placement, Some(times))
         }
     };
+    table.placement = placement;
     table.write(out).map_err(|error| at(out, &error))?;
     if let Some(file) = &args.export {
         report::export(file, &table)?;
@@ -136,9 +137,9 @@ pub fn run(args: LatencyArgs) -> Result<Exit, Failure> {
     // Now that everything is written.
     times.map_or(Ok(()), Times::remove)?;
     if args.output.json {
-        output::json(&report::summary(&table, placement.as_ref()))?;
+        output::json(&report::summary(&table))?;
     } else if !args.output.quiet {
-        report::print(&table, placement.as_ref())?;
+        report::print(&table)?;
         output::line(format!("wrote         {}", out.display()))?;
     }
     Ok(Exit::Done)

@@ -9,6 +9,10 @@ use nasbn_models::{Path, manifest::Lowering};
 use super::{Exit, Failure, args::LibraryArgs, output, setup, training::Graphs};
 use crate::{
     engine::{EngineError, Model, Opener},
+    latency::{
+        bench::{BenchError, block_name, graph_file},
+        distinct,
+    },
     ort_library::{self, Library},
     parameters::Layout,
     provider::{
@@ -131,28 +135,60 @@ impl Running {
         }
     }
 
-    /// Where the nodes of one network of the bundle run, judged: the network of `path`.
+    /// Where the nodes of the network of `path` run and, with another provider than the CPU, those of every block, which has
+    /// operators that the one network does not: all together, each of them judged.
     pub fn place(
         &mut self,
         args: &RunArgs,
         bundle: &Bundle,
         path: &Path,
         batch: u32,
-        quiet: bool,
     ) -> Result<Option<Placement>, Failure> {
-        let model = subnet::untrained(bundle, &Layout::new(&bundle.manifest().supernet), path)?;
+        let (asked, supernet) = (self.backend.provider, &bundle.manifest().supernet);
+        let model = subnet::untrained(bundle, &Layout::new(supernet), path)?;
         let measured = provider::measure(&self.opener()?, Model::Bytes(&model), batch, &[]);
-        self.judge(args, measured, quiet)
+        let mut all = self.accept(args, &format!("network {}", supernet.format_path(path)), measured)?;
+        let blocks = if asked == Provider::Cpu { Vec::new() } else { distinct(supernet) };
+        for block in &blocks {
+            if self.backend.provider != asked {
+                break;
+            }
+            let name = block_name(bundle, block);
+            let file = graph_file(bundle.manifest(), block).ok_or_else(|| BenchError::NoGraph(name.clone()))?;
+            let placed = match provider::measure(&self.opener()?, Model::File(&bundle.file_path(file)), batch, &[]) {
+                // Nothing is left of it that could run anywhere.
+                Err(PlacementError::Empty) => continue,
+                measured => self.accept(args, &name, measured)?,
+            };
+            all = Some(all.unwrap_or_default().with(placed.unwrap_or_default()));
+        }
+        if self.backend.provider != asked {
+            // What was seen is not what will run: that is the CPU now.
+            return self.place(args, bundle, path, batch);
+        }
+        self.tell_left(all.as_ref());
+        Ok(all)
     }
 
-    /// What follows from where a model's nodes ran: an error if the CPU did everything in the provider's place, unless that is
-    /// allowed; then the provider is the CPU from now on. Nodes that the provider left to the CPU are told. Where that is not
-    /// known, only the CPU itself may go on.
+    /// [`Running::accept`] for the only model that is run, `what`; and nodes that the provider left to others are told.
     pub fn judge(
         &mut self,
         args: &RunArgs,
+        what: &str,
         measured: Result<Placement, PlacementError>,
-        quiet: bool,
+    ) -> Result<Option<Placement>, Failure> {
+        let placement = self.accept(args, what, measured)?;
+        self.tell_left(placement.as_ref());
+        Ok(placement)
+    }
+
+    /// What follows from where the nodes of `what` ran: an error if others did everything in the provider's place, unless a
+    /// fallback is allowed; then the provider is the CPU from now on. Where it is not known, only the CPU itself may go on.
+    fn accept(
+        &mut self,
+        args: &RunArgs,
+        what: &str,
+        measured: Result<Placement, PlacementError>,
     ) -> Result<Option<Placement>, Failure> {
         let provider = self.backend.provider;
         let placement = match measured {
@@ -163,20 +199,25 @@ impl Running {
             }
             Err(error) => return Err(error.into()),
         };
-        if let Err(problem) = placement.check(provider) {
+        if let Err(problem) = placement.check(provider, what) {
             if !args.allow_cpu_fallback {
                 return Err(problem.into());
             }
             fallen_back(&problem);
             self.backend = self.backend.on_cpu();
-            return Ok(Some(placement));
-        }
-        let left = placement.on_cpu();
-        if provider != Provider::Cpu && !left.is_empty() && !quiet {
-            let (count, listed) = (left.values().sum::<usize>(), Placement::listed(&left));
-            output::words(format_args!("warning: {provider} left {count} nodes to the CPU: {listed}"));
         }
         Ok(Some(placement))
+    }
+
+    /// Says, whatever is quiet, which nodes the provider left to others.
+    fn tell_left(&self, placement: Option<&Placement>) {
+        let provider = self.backend.provider;
+        if provider == Provider::Cpu {
+            return;
+        }
+        if let Some(left) = placement.and_then(|placement| placement.left_in_words(provider)) {
+            output::words(format_args!("warning: {provider} left {left}"));
+        }
     }
 }
 

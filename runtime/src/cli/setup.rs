@@ -30,6 +30,7 @@ use crate::{
     network::{Network, NetworkOptions},
     ort_library::{self, Library},
     parameters::BnParameters,
+    provider::Provider,
     score::{Images, ScoreOptions},
     table::{self, Row},
 };
@@ -70,6 +71,25 @@ pub fn open(args: &BundleArgs, memory: MemoryMode, graphs: Option<Graphs>) -> Re
     open_in(&args.bundle, &args.run, memory, graphs)
 }
 
+/// [`open`], with proof that with another provider than the CPU the graphs of deployed networks run there: on `batch`
+/// images, of a network drawn by `seed` and of every block. Where they do not and a fallback is allowed, it is known before the
+/// network is made, and that runs on the CPU, too.
+pub fn open_placed(
+    args: &BundleArgs,
+    memory: MemoryMode,
+    graphs: Option<Graphs>,
+    batch: u32,
+    seed: u64,
+) -> Result<Session, Failure> {
+    open_after(&args.bundle, &args.run, memory, graphs, |bundle, running| {
+        if running.backend.provider != Provider::Cpu {
+            let path = random_paths(&bundle.manifest().supernet, 1, seed)?.remove(0);
+            running.place(&args.run, bundle, &path, batch)?;
+        }
+        Ok(())
+    })
+}
+
 /// Opens and verifies the bundle in `directory` and makes its network.
 pub fn open_in(
     directory: &FsPath,
@@ -77,9 +97,21 @@ pub fn open_in(
     memory: MemoryMode,
     graphs: Option<Graphs>,
 ) -> Result<Session, Failure> {
+    open_after(directory, args, memory, graphs, |_, _| Ok(()))
+}
+
+/// [`open_in`]; what `settle` says of where graphs run holds for the network.
+fn open_after(
+    directory: &FsPath,
+    args: &RunArgs,
+    memory: MemoryMode,
+    graphs: Option<Graphs>,
+    settle: impl FnOnce(&Bundle, &mut Running) -> Result<(), Failure>,
+) -> Result<Session, Failure> {
     let bundle = Bundle::open(directory)?;
     bundle.verify()?;
-    let running = running::start(args, graphs, Some(&bundle))?;
+    let mut running = running::start(args, graphs, Some(&bundle))?;
+    settle(&bundle, &mut running)?;
     let options = NetworkOptions { memory, lowering: running.lowering(graphs) };
     let network = Network::new(running.backend.clone(), bundle.dir(), bundle.manifest(), options)?;
     Ok(Session { bundle, network, running })

@@ -3,7 +3,7 @@
 use std::{
     path::Path as FsPath,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nasbn_export::{bundle::Bundle, subnet::SubnetError};
@@ -16,6 +16,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
     blocks::Block,
+    energy::{Metered, Metering},
     record::Times,
     stopwatch::{Rules, Verdict, Visit, done, measure},
     subject::{GivenShape, Subject, SubjectError},
@@ -118,9 +119,15 @@ pub fn network_name(bundle: &Bundle, path: &Path) -> String {
     format!("network {}", bundle.manifest().supernet.format_path(path))
 }
 
-/// Name of a network's energy, in nanojoules a run.
+/// Name of a network's energy, in nanojoules a run; 0 where the rails told none.
 pub fn energy_name(bundle: &Bundle, path: &Path) -> String {
     format!("energy {}", bundle.manifest().supernet.format_path(path))
+}
+
+/// Energy of one run of a network, millijoules, if it was measured and the rails told some.
+pub fn energy_of(times: &Times, bundle: &Bundle, path: &Path) -> Option<f64> {
+    let nanojoules = times.of(&energy_name(bundle, path)).first().filter(|&&nanojoules| nanojoules > 0);
+    nanojoules.map(|&nanojoules| nanojoules as f64 / 1e6)
 }
 
 impl Bench<'_> {
@@ -166,7 +173,7 @@ impl Bench<'_> {
         for pass in 1..=PASSES {
             // Other groups in every pass: those that are compared are not always measured at the same time.
             sample::shuffle(&mut rng, &mut paths);
-            let part = |whole: u32| (whole * pass).div_ceil(PASSES);
+            let part = |whole: u32| whole.saturating_mul(pass).div_ceil(PASSES);
             let rules = Rules {
                 min_time: rules.min_time * pass / PASSES,
                 min_runs: part(rules.min_runs),
@@ -191,7 +198,7 @@ impl Bench<'_> {
                 self.measure(&mut items, &rules, &mut inner)?;
                 for (path, (name, subject)) in left.iter().zip(&mut items) {
                     if let Some(meter) = meter {
-                        self.energy(&energy_name(bundle, path), name, subject, meter)?;
+                        self.energy(&energy_name(bundle, path), (name.as_str(), subject), meter, rules.warmup)?;
                     }
                 }
             }
@@ -258,34 +265,40 @@ impl Bench<'_> {
         if measure(&mut times, rules, run, judge)? { Ok(()) } else { Err(BenchError::Stopped) }
     }
 
-    /// Measures the energy of one run, unless it is known.
-    fn energy(&mut self, key: &str, name: &str, subject: &mut Subject, meter: &EnergyMeter) -> Result<(), BenchError> {
-        if !self.times.of(key).is_empty() || meter.start().is_err() {
+    /// Measures the energy of one run, unless it is known already: or known that the rails tell none.
+    fn energy(
+        &mut self,
+        key: &str,
+        (name, subject): (&str, &mut Subject),
+        meter: &EnergyMeter,
+        warmup: Duration,
+    ) -> Result<(), BenchError> {
+        if !self.times.of(key).is_empty() {
             return Ok(());
         }
-        let (start, mut runs) = (Instant::now(), 0u32);
-        let mut failed = None;
-        while start.elapsed() < ENERGY_TIME && failed.is_none() && !self.interrupted.load(Ordering::SeqCst) {
-            failed = subject.run().err();
-            runs += 1;
-        }
-        let energy = meter.stop();
-        if let Some(source) = failed {
-            return Err(BenchError::Subject { name: name.to_owned(), source });
-        }
-        if self.interrupted.load(Ordering::SeqCst) {
-            return Err(BenchError::Stopped);
-        }
-        if let Some(millijoules) = energy.and_then(|energy| energy.millijoules).filter(|&mj| mj > 0.0) {
-            let nanojoules = millijoules * 1e6 / f64::from(runs.max(1));
-            self.times.add(key, &[nanojoules as u64])?;
-        }
-        Ok(())
+        let (root, interrupted, throttled) = (self.root, self.interrupted, &mut self.throttled);
+        let metering = Metering { meter, root, warmup, time: ENERGY_TIME, cool: COOL, patience: PATIENCE, interrupted };
+        let run = || subject.run().map(|_| ());
+        let lost = |reasons: &str| {
+            *throttled += 1;
+            log::warn!("an energy is measured again: {reasons}");
+        };
+        let metered = metering.measure(run, lost);
+        let nanojoules = match metered.map_err(|source| BenchError::Subject { name: name.to_owned(), source })? {
+            Metered::Nanojoules(nanojoules) => nanojoules,
+            Metered::Nothing(why) => {
+                log::warn!("{name} has no energy: {why}");
+                0
+            }
+            Metered::Throttled(reasons) => return Err(BenchError::Throttled { rounds: PATIENCE, reasons }),
+            Metered::Stopped => return Err(BenchError::Stopped),
+        };
+        Ok(self.times.add(key, &[nanojoules])?)
     }
 }
 
-/// The file of a block's inference graph.
-fn graph_file(manifest: &Manifest, block: &Block) -> Option<u32> {
+/// The file of a block's inference graph, among the manifest's.
+pub(crate) fn graph_file(manifest: &Manifest, block: &Block) -> Option<u32> {
     let (edge, operator) = block.first();
     let owner = Owner::Operator { edge: edge as u16, operator };
     let is = |graph: &&nasbn_models::manifest::Graph| {

@@ -56,10 +56,16 @@ impl ImportError {
     }
 }
 
+/// Largest latency, milliseconds: a quarter of an hour. Sums and squares of such are finite.
+const MOST_MS: f64 = 1e6;
+/// Least latency of a whole network, milliseconds: a nanosecond.
+const LEAST_MS: f64 = 1e-6;
+
 fn number(line: u64, field: Option<&str>) -> Result<f64, ImportError> {
     let field = field.unwrap_or("");
-    let value = field.parse::<f64>().ok().filter(|value| value.is_finite());
-    value.ok_or_else(|| ImportError::Line { line, problem: format!("`{field}` is no latency in milliseconds") })
+    let value = field.parse::<f64>().ok().filter(|value| value.abs() <= MOST_MS);
+    let problem = || format!("`{field}` is no latency in milliseconds, {MOST_MS} at most");
+    value.ok_or_else(|| ImportError::Line { line, problem: problem() })
 }
 
 /// The table of block latencies, milliseconds.
@@ -133,11 +139,10 @@ pub fn networks(supernet: &Supernet, text: &str) -> Result<Vec<Measured>, Import
         let field = row.fields.get(path).unwrap_or("");
         let path = supernet.parse_path(field).map_err(|e| ImportError::Line { line, problem: e.to_string() })?;
         let ms = number(line, row.fields.get(latency))?;
-        if ms <= 0.0 {
-            return Err(ImportError::Line {
-                line,
-                problem: format!("a latency of {ms} ms is not possible; above 0 is"),
-            });
+        if ms < LEAST_MS {
+            let text = row.fields.get(latency).unwrap_or("");
+            let problem = format!("a latency of {text} ms is not possible; {LEAST_MS} and above is");
+            return Err(ImportError::Line { line, problem });
         }
         let path = canonical.of(&path);
         let times = found.entry(path.clone()).or_default();
@@ -180,6 +185,9 @@ mod tests {
         for (rows, expected) in [
             (format!("{all}0,three,x\n"), "line 5: `x` is no latency in milliseconds"),
             (format!("{all}0,three,inf\n"), "line 5: `inf`"),
+            (format!("{all}0,three,1e308\n"), "line 5: `1e308` is no latency in milliseconds, 1000000 at most"),
+            (format!("{all}0,three,-1e308\n"), "line 5: `-1e308`"),
+            ("base,,1e7\n".to_owned(), "line 2: `1e7`"),
             (format!("{all}1,three,1\n"), "line 5: `1` is no layer; 0 to 0 and `base` are"),
             (format!("{all}0,four,1\n"), "line 5: `four` is no operator of layer 0; identity, one, three are"),
             (format!("{all}0,one,1\n"), "line 5: `one` of layer 0 stands here for the second time"),
@@ -202,7 +210,13 @@ mod tests {
         let found = networks(&supernet, "path,latency_ms\n12,1.0\n00,0.4\n12,2.0\n").unwrap();
         let text: Vec<(String, f64)> = found.iter().map(|m| (supernet.format_path(&m.path), m.ms)).collect();
         assert_eq!(text, [("12".to_owned(), 1.5), ("00".to_owned(), 0.4)]);
-        for (rows, expected) in [("19,1\n", "line 2"), ("12,0\n", "above 0"), ("12,\n", "no latency")] {
+        for (rows, expected) in [
+            ("19,1\n", "line 2"),
+            ("12,0\n", "0.000001 and above"),
+            ("12,1e-300\n", "1e-300 ms is not"),
+            ("12,1e308\n", "no latency"),
+            ("12,\n", "no latency"),
+        ] {
             let error = networks(&supernet, &format!("path,latency_ms\n{rows}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }

@@ -4,6 +4,7 @@
 pub mod bench;
 mod blocks;
 mod correction;
+mod energy;
 pub mod import;
 pub mod record;
 mod stopwatch;
@@ -15,5 +16,5 @@ pub use blocks::{Block, distinct};
 pub use correction::{Correction, Measured, Method, PredictionError};
 pub use stopwatch::{Rules, Verdict, Visit, done, measure};
 pub use subject::{GivenShape, Subject, SubjectError};
-pub use table::{BlockTime, Conditions, LatencyTable, NetworkTime, TableError};
+pub use table::{BlockTime, Conditions, LatencyTable, MOST_IMAGES, NetworkTime, TableError};
 pub use timing::{NOISY, Timing, nanoseconds};

@@ -53,7 +53,7 @@ pub fn done(times: &[Vec<u64>], rules: &Rules) -> f64 {
         return 1.0;
     }
     let share = |times: &Vec<u64>| {
-        let time = times.iter().sum::<u64>() as f64 / (nanoseconds(rules.min_time) as f64).max(1.0);
+        let time = total(times) as f64 / (nanoseconds(rules.min_time) as f64).max(1.0);
         let runs = times.len() as f64 / f64::from(rules.min_runs.max(1));
         time.min(runs).min(1.0)
     };
@@ -61,7 +61,12 @@ pub fn done(times: &[Vec<u64>], rules: &Rules) -> f64 {
 }
 
 fn is_done(times: &[u64], rules: &Rules) -> bool {
-    times.len() >= rules.min_runs.max(1) as usize && times.iter().sum::<u64>() >= nanoseconds(rules.min_time)
+    times.len() >= rules.min_runs.max(1) as usize && total(times) >= nanoseconds(rules.min_time)
+}
+
+/// Nanoseconds together. Times of an earlier run stand in a file, and may be whatever somebody wrote there.
+fn total(times: &[u64]) -> u64 {
+    times.iter().copied().fold(0, u64::saturating_add)
 }
 
 /// Measures every thing, adding to `times` (one list for each, which may hold runs of an earlier measurement) in nanoseconds.
@@ -197,6 +202,14 @@ mod tests {
         };
         assert!(measure(&mut times, &RULES, run, |_| Ok(Verdict::Keep)).unwrap());
         assert_eq!((times[0].len(), more), (100, 97));
+    }
+
+    #[test]
+    fn times_that_nobody_can_have_measured_overflow_nothing() {
+        let mut times = vec![vec![u64::MAX, 3, 1]];
+        let rules = Rules { min_runs: 3, ..RULES };
+        assert_eq!(done(&times, &rules), 1.0);
+        assert!(measure(&mut times, &rules, |_| Err(()), |_| Ok(Verdict::Keep)).unwrap());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use nasbn_models::sample;
 
-/// Most numbers that one input may hold: 4 GiB of them as 32-bit numbers.
-const MOST_NUMBERS: u64 = 1 << 30;
+/// Most bytes that all inputs of a model may hold together.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Why a model is not timed.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,9 @@ pub enum SubjectError {
         index: usize,
     },
     /// An input that is too large.
-    #[error("input `{name}` would have the dimensions {dims:?}: that is too many numbers")]
+    #[error(
+        "input `{name}` would have the dimensions {dims:?}: with the inputs before it that is more than {MOST_BYTES} bytes"
+    )]
     TooLarge {
         /// The input.
         name: String,
@@ -94,7 +96,7 @@ impl Subject {
             return Err(SubjectError::NoInput { name: unknown.name.clone(), inputs: names.join(", ") });
         }
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut inputs = Vec::new();
+        let (mut inputs, mut left) = (Vec::new(), MOST_BYTES);
         for outlet in session.inputs() {
             let name = outlet.name().to_owned();
             let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
@@ -110,11 +112,10 @@ impl Subject {
             if let Some(index) = dims.iter().position(|&d| d < 0) {
                 return Err(SubjectError::Open { name, dims, index });
             }
-            let count = dims.iter().try_fold(1u64, |count, &d| count.checked_mul(d.unsigned_abs()));
-            let Some(count) = count.filter(|&count| count <= MOST_NUMBERS) else {
+            let Some(count) = take(&mut left, *ty, &dims) else {
                 return Err(SubjectError::TooLarge { name, dims });
             };
-            let value = made_up(*ty, &dims, count as usize, &mut rng)?;
+            let value = made_up(*ty, &dims, count, &mut rng)?;
             let value = value.ok_or_else(|| SubjectError::Kind { name: name.clone(), found: format!("{ty:?}") })?;
             inputs.push((name, value));
         }
@@ -149,6 +150,19 @@ impl Subject {
     }
 }
 
+/// Numbers of a tensor, whose bytes are taken from `left`; none if it has more than are left.
+fn take(left: &mut u64, ty: TensorElementType, dims: &[i64]) -> Option<usize> {
+    let count = dims.iter().try_fold(1u64, |count, &d| count.checked_mul(d.unsigned_abs()))?;
+    let bytes = match ty {
+        TensorElementType::Float64 | TensorElementType::Int64 => 8,
+        TensorElementType::Float32 | TensorElementType::Int32 => 4,
+        // The other ones of which tensors are made up.
+        _ => 1,
+    };
+    *left = left.checked_sub(count.checked_mul(bytes)?)?;
+    usize::try_from(count).ok()
+}
+
 /// A tensor of made-up numbers; none for types that are not numbers.
 fn made_up(
     ty: TensorElementType,
@@ -173,4 +187,27 @@ fn made_up(
         TensorElementType::Bool => Tensor::from_array((dims, vec![false; count]))?.into_dyn(),
         _ => return Ok(None),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn all_inputs_share_one_bound() {
+        use TensorElementType::{Bool, Float32, Float64, Int64};
+        let mut left = MOST_BYTES;
+        assert_eq!(take(&mut left, Float32, &[1, 3, 224, 224]), Some(150_528));
+        assert_eq!(left, MOST_BYTES - 4 * 150_528);
+        // No one of them is over the bound by itself.
+        let mut left = MOST_BYTES;
+        let half = [1 << 14, 1 << 12];
+        assert!(take(&mut left, Int64, &half).is_some() && take(&mut left, Float64, &half).is_some());
+        assert_eq!((left, take(&mut left, Bool, &[1]), take(&mut left, Bool, &[5, 0])), (0, None, Some(0)));
+        // Products beyond 64 bits, of numbers and of bytes.
+        for dims in [&[i64::MAX, 3][..], &[1 << 62], &[1 << 30]] {
+            assert_eq!(take(&mut MOST_BYTES.clone(), Float64, dims), None, "{dims:?}");
+        }
+    }
 }

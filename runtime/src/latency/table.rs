@@ -1,6 +1,10 @@
 //! The latency table: what was measured, on what, and what is predicted from it. A file that another device refuses.
 
-use std::{fs, io, path::Path as FsPath};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::Path as FsPath,
+};
 
 use nasbn_models::{Path, Supernet};
 use serde::{Deserialize, Serialize};
@@ -10,16 +14,22 @@ use super::{
     correction::{Correction, Measured, Method, PredictionError},
     timing::Timing,
 };
-use crate::{atomic, board::Board, path_table::PathTable};
+use crate::{atomic, board::Board, bounded, path_table::PathTable, provider::Placement};
 
 /// First bytes of a table's file.
 const MAGIC: [u8; 8] = *b"NASBNLAT";
 /// Version of the format.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 /// Bytes of the SHA-256 that a table ends with.
 const DIGEST_BYTES: usize = 32;
-/// Largest table that is read, bytes.
-const MAX_BYTES: u64 = 64 << 20;
+/// Largest table that is read, bytes: room for all networks that can be asked for.
+const MAX_BYTES: u64 = 32 << 20;
+/// Most blocks of a table that is read.
+const MOST_BLOCKS: usize = 1 << 16;
+/// Most networks of a table that is read.
+const MOST_NETWORKS: usize = 200_000;
+/// Most images in a batch.
+pub const MOST_IMAGES: u32 = 4096;
 
 /// Under what conditions latencies hold: those by which a table is told from another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,9 +95,14 @@ pub struct LatencyTable {
     pub after: Board,
     /// Rounds that were thrown away because the device throttled.
     pub throttled_rounds: u32,
+    /// Where nodes ran: those of one network and, with another provider than the CPU, of every block. None for latencies that
+    /// were measured elsewhere, and where no profile could be read.
+    pub placement: Option<Placement>,
     /// Every block.
+    #[serde(deserialize_with = "bounded::list::<MOST_BLOCKS, _, _>")]
     pub blocks: Vec<BlockTime>,
     /// Every whole network.
+    #[serde(deserialize_with = "bounded::list::<MOST_NETWORKS, _, _>")]
     pub networks: Vec<NetworkTime>,
     /// Sums of block latencies, milliseconds.
     pub sums: PathTable,
@@ -121,6 +136,9 @@ pub enum TableError {
     /// Cut off or altered.
     #[error("it is damaged: {0}")]
     Damaged(String),
+    /// More than any table has.
+    #[error("it has more than {MAX_BYTES} bytes")]
+    TooLarge,
     /// Measured on another space.
     #[error("it is of the space `{found}`, the bundle's is `{wanted}`, or their operators differ")]
     Space {
@@ -145,6 +163,7 @@ impl TableError {
             Self::Foreign | Self::Version(_) | Self::Damaged(_) => {
                 "measure it again with `nasbn latency --bundle DIR --out FILE`"
             }
+            Self::TooLarge => "measure a table of fewer --networks and --check with `nasbn latency`",
             Self::Space { .. } => "measure a table for this bundle with `nasbn latency`",
             Self::Conditions(_) => {
                 "measure a table here with `nasbn latency`, or use this one all the same with --force"
@@ -165,6 +184,7 @@ impl LatencyTable {
             before,
             after,
             throttled_rounds: 0,
+            placement: None,
             blocks: Vec::new(),
             networks: Vec::new(),
             correction: Correction::none(&sums),
@@ -202,12 +222,15 @@ impl LatencyTable {
     /// The bytes of a table's file: magic, version (u32, little endian), postcard, and the SHA-256 of all that.
     ///
     /// # Errors
-    /// Only postcard's own.
+    /// Postcard's own; and if the table is too large to be read again.
     pub fn encode(&self) -> Result<Vec<u8>, TableError> {
         let body = postcard::to_allocvec(self).map_err(|e| TableError::Damaged(e.to_string()))?;
         let mut bytes = [&MAGIC[..], &FORMAT_VERSION.to_le_bytes(), &body].concat();
         let digest = Sha256::digest(&bytes);
         bytes.extend_from_slice(&digest);
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(TableError::TooLarge);
+        }
         Ok(bytes)
     }
 
@@ -233,19 +256,29 @@ impl LatencyTable {
         if !left.is_empty() {
             return Err(damaged("bytes follow its end"));
         }
+        if !(1..=MOST_IMAGES).contains(&table.conditions.batch) {
+            let problem =
+                format!("a batch of {} images is not possible; 1 to {MOST_IMAGES} is", table.conditions.batch);
+            return Err(TableError::Damaged(problem));
+        }
         Ok(table)
     }
 
-    /// Reads a table's file.
+    /// Reads a table's file. What is no regular file (a device, a pipe) may have no end and is not opened.
     ///
     /// # Errors
     /// See [`TableError`].
     pub fn read(file: &FsPath) -> Result<Self, TableError> {
         let io = |source| TableError::Io { source };
-        if fs::metadata(file).map_err(io)?.len() > MAX_BYTES {
-            return Err(TableError::Damaged(format!("it has more than {MAX_BYTES} bytes")));
+        if !fs::metadata(file).map_err(io)?.is_file() {
+            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
         }
-        Self::decode(&fs::read(file).map_err(io)?)
+        let mut bytes = Vec::new();
+        File::open(file).map_err(io)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(TableError::TooLarge);
+        }
+        Self::decode(&bytes)
     }
 
     /// Writes a table's file, whole or not at all.
@@ -262,8 +295,11 @@ impl LatencyTable {
     /// [`TableError::Space`] or [`TableError::Damaged`].
     pub fn check_space(&self, supernet: &Supernet) -> Result<(), TableError> {
         let energies = self.energy.iter().map(|energy| &energy.table);
-        let mut tables = [&self.sums, &self.correction.table].into_iter().chain(energies);
-        if self.conditions.space != supernet.name || !tables.all(|table| table.fits(supernet)) {
+        let tables: Vec<&PathTable> = [&self.sums, &self.correction.table].into_iter().chain(energies).collect();
+        if !tables.iter().all(|table| table.is_finite()) {
+            return Err(TableError::Damaged("what it predicts is not a number".into()));
+        }
+        if self.conditions.space != supernet.name || !tables.iter().all(|table| table.fits(supernet)) {
             return Err(TableError::Space { found: self.conditions.space.clone(), wanted: supernet.name.clone() });
         }
         Ok(())
@@ -363,7 +399,8 @@ pub(crate) mod tests {
         assert!(matches!(table.check_space(&chain(4)), Err(TableError::Space { .. })));
         let mut other = table.clone();
         other.correction.table = other.correction.table.affine(f64::NAN, 1.0);
-        assert!(other.check_space(&supernet).is_err());
+        let error = other.check_space(&supernet).unwrap_err();
+        assert!(matches!(error, TableError::Damaged(_)), "{error}");
         let mut now = table.conditions.clone();
         (now.device, now.threads, now.power_mode) = ("another".into(), 1, None);
         let error = table.check_conditions(&now).unwrap_err();
@@ -374,5 +411,58 @@ pub(crate) mod tests {
         now = Conditions { bundle: "ff".repeat(32), ..table.conditions.clone() };
         let text = table.check_conditions(&now).unwrap_err().to_string();
         assert!(text.contains("bundle was 000000000000, is ffffffffffff"), "{text}");
+    }
+
+    /// What postcard makes of a table's parts, with the magic, version and digest of a whole one.
+    fn sealed(body: &[u8]) -> Vec<u8> {
+        let bytes = [&MAGIC[..], &FORMAT_VERSION.to_le_bytes(), body].concat();
+        [&bytes[..], &Sha256::digest(&bytes)[..]].concat()
+    }
+
+    #[test]
+    fn what_a_table_says_of_itself_is_bounded() {
+        let supernet = chain(3);
+        for batch in [0, MOST_IMAGES + 1, 300_000] {
+            let mut hostile = table(&supernet);
+            hostile.conditions.batch = batch;
+            let error = LatencyTable::decode(&hostile.encode().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(&format!("a batch of {batch} images")), "{error}");
+        }
+        // Empty strings: a byte each in the file, and many in memory.
+        let mut hostile = table(&supernet);
+        hostile.before.notes = vec![String::new(); 1 << 20];
+        assert!(matches!(LatencyTable::decode(&hostile.encode().unwrap()), Err(TableError::Damaged(_))));
+        hostile.before.notes.truncate(1 << 16);
+        assert!(LatencyTable::decode(&hostile.encode().unwrap()).is_ok());
+        let mut large = table(&supernet);
+        large.generator = "x".repeat(MAX_BYTES as usize);
+        assert!(matches!(large.encode(), Err(TableError::TooLarge)));
+        // The same in a file that something else has written.
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t");
+        fs::write(&file, sealed(&postcard::to_allocvec(&large).unwrap())).unwrap();
+        assert!(matches!(LatencyTable::read(&file), Err(TableError::TooLarge)));
+    }
+
+    #[test]
+    fn what_has_no_end_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        for place in [dir.path(), FsPath::new("/dev/zero")] {
+            let error = LatencyTable::read(place).unwrap_err().to_string();
+            assert_eq!(error, "it is no regular file", "{}", place.display());
+        }
+    }
+
+    #[test]
+    fn where_nodes_ran_is_in_the_table() {
+        let profile = r#"[{"cat":"Node","name":"a","args":{"op_name":"Conv","provider":"CUDAExecutionProvider"}}]"#;
+        let mut written = table(&chain(3));
+        written.placement = Some(Placement::parse(profile).unwrap());
+        let read = LatencyTable::decode(&written.encode().unwrap()).unwrap();
+        assert_eq!(read.placement, written.placement);
+        // A table of the format before this one, which had no such field, is refused by its version.
+        let mut old = written.encode().unwrap();
+        old[MAGIC.len()] = 1;
+        assert!(matches!(LatencyTable::decode(&old), Err(TableError::Version(1))));
     }
 }

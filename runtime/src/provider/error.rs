@@ -30,11 +30,13 @@ pub enum ProviderError {
         /// What ONNX Runtime says, shortened.
         reason: String,
     },
-    /// It started, but every node that computes ran on the CPU.
-    #[error("{provider} ran no node that computes: {placement}")]
-    AllOnCpu {
+    /// It started, but every node that computes ran elsewhere.
+    #[error("{provider} ran no node of {what} that computes: {placement}")]
+    Unused {
         /// The provider.
         provider: Provider,
+        /// Of what it ran nothing: a network, a block, a model.
+        what: String,
         /// Where nodes ran.
         placement: Placement,
     },
@@ -112,8 +114,8 @@ impl ProviderError {
                 let told = SIGNS.iter().find(|(signs, _)| signs.iter().any(|sign| reason.contains(sign)));
                 told.map_or("run `nasbn doctor`, or take --provider cpu", |(_, hint)| hint)
             }
-            Self::AllOnCpu { .. } => {
-                "the provider knows none of the operators; take --provider cpu, or go on with --allow-cpu-fallback"
+            Self::Unused { .. } => {
+                "the provider knows none of the operators; take another --provider, or the CPU with --allow-cpu-fallback"
             }
             Self::Untold { source, .. } => source.hint(),
         }

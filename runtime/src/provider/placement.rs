@@ -11,11 +11,12 @@ use std::{
     path::Path,
 };
 
-use serde::{Deserialize, Serialize, ser::SerializeStruct};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Provider, ProviderError};
 use crate::{
+    bounded,
     engine::{Model, Opener},
     latency::{GivenShape, Subject, SubjectError},
 };
@@ -26,6 +27,8 @@ const MAX_BYTES: u64 = 1 << 30;
 const COPIES: &str = "Memcpy";
 /// What the names of providers end in.
 const SUFFIX: &str = "ExecutionProvider";
+/// Most pairs of provider and operator that are read from a file: far more than there are operators.
+const MOST_PAIRS: usize = 4096;
 
 /// Why it cannot be told where nodes ran.
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +60,21 @@ impl PlacementError {
     }
 }
 
-/// Where the nodes of a model ran.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where the nodes of models ran, sorted by provider and operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Placement {
-    /// Provider (as [`Provider`] is written, lower case for others) and operator, with the number of nodes.
-    nodes: BTreeMap<(String, String), usize>,
+    #[serde(deserialize_with = "bounded::list::<MOST_PAIRS, _, _>")]
+    placed: Vec<Placed>,
+}
+
+/// Nodes of one operator that one provider ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Placed {
+    /// As [`Provider`] is written, lower case for others.
+    provider: String,
+    operator: String,
+    nodes: u32,
 }
 
 #[derive(Deserialize)]
@@ -88,67 +101,88 @@ impl Placement {
             let (Some(provider), Some(operator)) = (text("provider"), text("op_name")) else { continue };
             if seen.insert((event.name.as_str(), text("node_index"), provider)) {
                 let provider = provider.strip_suffix(SUFFIX).unwrap_or(provider).to_lowercase();
-                *nodes.entry((provider, operator.to_owned())).or_insert(0) += 1;
+                *nodes.entry((provider, operator.to_owned())).or_insert(0u32) += 1;
             }
         }
-        if nodes.is_empty() { Err(PlacementError::Empty) } else { Ok(Self { nodes }) }
+        if nodes.is_empty() { Err(PlacementError::Empty) } else { Ok(Self::of(nodes)) }
+    }
+
+    fn of(nodes: BTreeMap<(String, String), u32>) -> Self {
+        let placed = |((provider, operator), nodes)| Placed { provider, operator, nodes };
+        Self { placed: nodes.into_iter().map(placed).collect() }
+    }
+
+    /// Where the nodes of both ran.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        let mut sum = BTreeMap::new();
+        for Placed { provider, operator, nodes } in self.placed.into_iter().chain(other.placed) {
+            let count: &mut u32 = sum.entry((provider, operator)).or_default();
+            *count = count.saturating_add(nodes);
+        }
+        Self::of(sum)
     }
 
     /// Number of nodes by provider.
-    pub fn nodes(&self) -> BTreeMap<&str, usize> {
-        let mut by_provider = BTreeMap::new();
-        for ((provider, _), count) in &self.nodes {
-            *by_provider.entry(provider.as_str()).or_insert(0) += count;
+    pub fn nodes(&self) -> BTreeMap<&str, u32> {
+        let mut by_provider: BTreeMap<&str, u32> = BTreeMap::new();
+        for placed in &self.placed {
+            let count = by_provider.entry(&placed.provider).or_default();
+            *count = count.saturating_add(placed.nodes);
         }
         by_provider
     }
 
-    /// Nodes that compute (and do not only copy) on the CPU: number by operator.
-    pub fn on_cpu(&self) -> BTreeMap<&str, usize> {
-        self.computing().filter(|(provider, ..)| *provider == "cpu").map(|(_, op, count)| (op, count)).collect()
+    /// Nodes that compute (and do not only copy) and that another than `provider` ran: their number by who did, and operator.
+    pub fn left_by(&self, provider: Provider) -> BTreeMap<&str, BTreeMap<&str, u32>> {
+        let mut left: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
+        for placed in self.computing().filter(|placed| placed.provider != provider.to_string()) {
+            left.entry(&placed.provider).or_default().insert(&placed.operator, placed.nodes);
+        }
+        left
     }
 
-    fn computing(&self) -> impl Iterator<Item = (&str, &str, usize)> {
-        let all = self.nodes.iter().map(|((provider, op), &count)| (provider.as_str(), op.as_str(), count));
-        all.filter(|(_, op, _)| !op.starts_with(COPIES))
+    fn computing(&self) -> impl Iterator<Item = &Placed> {
+        self.placed.iter().filter(|placed| !placed.operator.starts_with(COPIES))
     }
 
-    /// Whether `provider` is what runs the model: of CUDA and TensorRT, that not every computing node ran on the CPU.
+    /// Whether `provider` is what runs the model `what`: of CUDA and TensorRT, that they themselves ran a node that computes.
+    /// What TensorRT leaves to CUDA is not run by TensorRT.
     ///
     /// # Errors
-    /// [`ProviderError::AllOnCpu`].
-    pub fn check(&self, provider: Provider) -> Result<(), ProviderError> {
-        let accelerated = [Provider::Cuda, Provider::TensorRt].map(|p| p.to_string());
-        let runs = |(name, ..): (&str, &str, usize)| accelerated.iter().any(|a| a == name);
-        if provider == Provider::Cpu || self.computing().any(runs) {
+    /// [`ProviderError::Unused`].
+    pub fn check(&self, provider: Provider, what: &str) -> Result<(), ProviderError> {
+        let named = provider.to_string();
+        if provider == Provider::Cpu || self.computing().any(|placed| placed.provider == named) {
             return Ok(());
         }
-        Err(ProviderError::AllOnCpu { provider, placement: self.clone() })
+        Err(ProviderError::Unused { provider, what: what.to_owned(), placement: self.clone() })
     }
 
-    /// Operators with their numbers, `Conv 2, Relu 1`.
-    pub fn listed(operators: &BTreeMap<&str, usize>) -> String {
-        operators.iter().map(|(op, count)| format!("{op} {count}")).collect::<Vec<_>>().join(", ")
+    /// Nodes that `provider` left to others in words: `3 nodes to cpu (Gather 2, Shape 1)`; none if it left none.
+    pub fn left_in_words(&self, provider: Provider) -> Option<String> {
+        let said = |(by, operators): (&str, BTreeMap<&str, u32>)| {
+            let count = operators.values().copied().fold(0, u32::saturating_add);
+            let listed: Vec<String> = operators.iter().map(|(operator, count)| format!("{operator} {count}")).collect();
+            format!("{} to {by} ({})", counted(count), listed.join(", "))
+        };
+        let left: Vec<String> = self.left_by(provider).into_iter().map(said).collect();
+        (!left.is_empty()).then(|| left.join(", "))
     }
+}
+
+/// A number of nodes.
+fn counted(nodes: u32) -> String {
+    format!("{nodes} {}", if nodes == 1 { "node" } else { "nodes" })
 }
 
 impl fmt::Display for Placement {
     /// `40 nodes on cuda, 1 node on cpu`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut nodes: Vec<(&str, usize)> = self.nodes().into_iter().collect();
+        let mut nodes: Vec<(&str, u32)> = self.nodes().into_iter().collect();
         nodes.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-        let said = |(provider, count)| format!("{count} {} on {provider}", if count == 1 { "node" } else { "nodes" });
+        let said = |(provider, count)| format!("{} on {provider}", counted(count));
         f.write_str(&nodes.into_iter().map(said).collect::<Vec<_>>().join(", "))
-    }
-}
-
-impl Serialize for Placement {
-    /// `{"nodes": {"cuda": 40, "cpu": 1}, "cpu_operators": {"Shape": 1}}`.
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Placement", 2)?;
-        object.serialize_field("nodes", &self.nodes())?;
-        object.serialize_field("cpu_operators", &self.on_cpu())?;
-        object.end()
     }
 }
 

@@ -29,7 +29,7 @@ pub fn model() -> Vec<u8> {
 /// Runs the probe on `provider` and says where its nodes ran.
 ///
 /// # Errors
-/// If the provider is not built into the loaded library, does not start, does not run the probe, or leaves it to the CPU.
+/// If the provider is not built into the loaded library, does not start, does not run the probe, or leaves it to another.
 pub fn probe(environment: &Environment, provider: Provider) -> Result<Placement, ProviderError> {
     if !provider.is_built_in() {
         return Err(ProviderError::NotBuiltIn { provider });
@@ -44,6 +44,6 @@ pub fn probe(environment: &Environment, provider: Provider) -> Result<Placement,
         PlacementError::Subject(SubjectError::Run(error)) => refused(&error),
         source => ProviderError::Untold { provider, source },
     })?;
-    placement.check(provider)?;
+    placement.check(provider, "the probe")?;
     Ok(placement)
 }

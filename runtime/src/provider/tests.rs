@@ -43,12 +43,35 @@ fn mixed() -> Placement {
 fn a_profile_tells_where_nodes_ran() {
     let placement = mixed();
     assert_eq!(placement.nodes(), BTreeMap::from([("cpu", 3), ("cuda", 3)]));
-    assert_eq!(placement.on_cpu(), BTreeMap::from([("Gather", 2), ("Shape", 1)]));
+    let on_cpu = BTreeMap::from([("cpu", BTreeMap::from([("Gather", 2), ("Shape", 1)]))]);
+    assert_eq!(placement.left_by(Provider::Cuda), on_cpu);
     assert_eq!(placement.to_string(), "3 nodes on cpu, 3 nodes on cuda");
-    assert_eq!(Placement::listed(&placement.on_cpu()), "Gather 2, Shape 1");
+    assert_eq!(placement.left_in_words(Provider::Cuda).unwrap(), "3 nodes to cpu (Gather 2, Shape 1)");
     let json = serde_json::to_string(&placement).unwrap();
-    assert_eq!(json, r#"{"nodes":{"cpu":3,"cuda":3},"cpu_operators":{"Gather":2,"Shape":1}}"#);
-    assert!(placement.check(Provider::Cuda).is_ok());
+    assert!(json.starts_with(r#"[{"provider":"cpu","operator":"Gather","nodes":2},{"provider":"cpu","#), "{json}");
+    assert_eq!(serde_json::from_str::<Placement>(&json).unwrap(), placement);
+    assert!(placement.check(Provider::Cuda, "it").is_ok());
+    let twice = placement.clone().with(placement.clone());
+    assert_eq!(twice.nodes(), BTreeMap::from([("cpu", 6), ("cuda", 6)]));
+    assert_eq!(placement.clone().with(Placement::default()), placement);
+}
+
+#[test]
+fn what_cuda_runs_in_the_place_of_tensorrt_is_told() {
+    // TensorRT refused every graph, and ONNX Runtime went on with CUDA.
+    let silently = [("Conv0", "Conv", CUDA), ("Conv1", "Conv", CUDA), ("Shape0", "Shape", CPU)];
+    let silently = Placement::parse(&profile(&silently)).unwrap();
+    assert!(silently.check(Provider::Cuda, "it").is_ok());
+    let error = silently.check(Provider::TensorRt, "network 012").unwrap_err();
+    assert_eq!(error.to_string(), "tensorrt ran no node of network 012 that computes: 2 nodes on cuda, 1 node on cpu");
+    // It took a part: what ran on the other accelerator is told beside what ran on the CPU.
+    let nodes = [("TRT0", "TRTKernel_graph_0", TENSORRT), ("Resize0", "Resize", CUDA), ("Shape0", "Shape", CPU)];
+    let partly = Placement::parse(&profile(&nodes)).unwrap();
+    assert!(partly.check(Provider::TensorRt, "it").is_ok());
+    let told = partly.left_in_words(Provider::TensorRt).unwrap();
+    assert_eq!(told, "1 node to cpu (Shape 1), 1 node to cuda (Resize 1)");
+    let whole = Placement::parse(&profile(&nodes[..1])).unwrap();
+    assert_eq!(whole.left_in_words(Provider::TensorRt), None);
 }
 
 #[test]
@@ -58,7 +81,7 @@ fn a_node_that_ran_twice_is_one_and_engines_are_nodes() {
     let placement = Placement::parse(&twice).unwrap();
     assert_eq!(placement, Placement::parse(&once).unwrap());
     assert_eq!(placement.to_string(), "1 node on cuda, 1 node on tensorrt");
-    assert!(placement.check(Provider::TensorRt).is_ok());
+    assert!(placement.check(Provider::TensorRt, "it").is_ok());
     let other = Placement::parse(&profile(&[("a", "Conv", "XnnpackExecutionProvider")])).unwrap();
     assert_eq!(other.to_string(), "1 node on xnnpack");
 }
@@ -68,14 +91,14 @@ fn a_model_that_the_cpu_ran_alone_is_told_though_copies_ran_on_the_gpu() {
     let nodes = [("Memcpy0", "MemcpyFromHost", CUDA), ("Conv0", "Conv", CPU), ("Memcpy1", "MemcpyToHost", CUDA)];
     let placement = Placement::parse(&profile(&nodes)).unwrap();
     for provider in [Provider::Cuda, Provider::TensorRt] {
-        let error = placement.check(provider).unwrap_err();
+        let error = placement.check(provider, "it").unwrap_err();
         assert!(
-            error.to_string().contains(&format!("{provider} ran no node that computes: 2 nodes on cuda")),
+            error.to_string().contains(&format!("{provider} ran no node of it that computes: 2 nodes on cuda")),
             "{error}"
         );
         assert!(error.hint().contains("--allow-cpu-fallback"));
     }
-    assert!(placement.check(Provider::Cpu).is_ok());
+    assert!(placement.check(Provider::Cpu, "it").is_ok());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     board::Board,
     latency::{Conditions, LatencyTable, PredictionError, Timing},
+    provider::Placement,
     search::{FoundBy, Method},
     validation::Validation,
 };
@@ -171,6 +172,8 @@ pub struct LayerShares {
 pub struct TableSummary {
     /// Under what conditions it holds.
     pub conditions: Conditions,
+    /// Where nodes ran while it was measured; null where that is not known.
+    pub placement: Option<Placement>,
     /// Error of plain sums of blocks on networks that were not in the fit.
     pub error_of_sums: Option<PredictionError>,
     /// Error of its prediction on them.
@@ -185,6 +188,7 @@ impl TableSummary {
         let checked = table.networks.iter().filter(|network| !network.in_fit);
         Self {
             conditions: table.conditions.clone(),
+            placement: table.placement.clone(),
             error_of_sums: table.error_of_sums,
             error: table.error,
             checked: checked.map(|network| (network.predicted_ms, network.timing.median_ms)).collect(),

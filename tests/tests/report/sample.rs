@@ -218,6 +218,7 @@ pub fn report() -> SearchReport {
         report_images: 2000,
         table: TableSummary {
             conditions: conditions(),
+            placement: None,
             error_of_sums: error(0.1129, 0.941),
             error: error(0.0213, 0.957),
             checked: (0..64).map(|_| pair(&mut numbers)).collect(),

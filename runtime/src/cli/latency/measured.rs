@@ -9,12 +9,16 @@ use sha2::{Digest, Sha256};
 
 use super::{LatencyArgs, conditions, networks, noise, pairs, report};
 use crate::{
-    board::{Board, energy::EnergyMeter, power::Rails},
+    board::{
+        Board,
+        energy::{EnergyMeter, INTERVAL},
+        power::Rails,
+    },
     cli::{Failure, fingerprint, output, running, setup},
     journal,
     latency::{
         BlockTime, LatencyTable, NetworkTime, Timing,
-        bench::{Bench, THROTTLED, block_name, energy_name, network_name},
+        bench::{Bench, THROTTLED, block_name, energy_of, network_name},
         distinct,
         record::Times,
     },
@@ -22,9 +26,6 @@ use crate::{
     path_table::PathTable,
     provider::Placement,
 };
-
-/// Time between two readings of the rails.
-const RAILS_EVERY: Duration = Duration::from_millis(10);
 
 /// Names networks, in their order.
 fn names(supernet: &Supernet, paths: &[Path]) -> String {
@@ -51,7 +52,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
         Some(path) => path.clone(),
         None => setup::some_path(supernet, args.seed)?,
     };
-    let placement = running.place(&args.run, bundle, &path, args.batch, args.output.quiet)?;
+    let placement = running.place(&args.run, bundle, &path, args.batch)?;
     let opener = running.opener()?;
     let before = Board::read(&args.root);
     if !args.output.quiet {
@@ -85,7 +86,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
     bar.set_message(format!("{} blocks", blocks.len()));
     let show = |share: f64| bar.set_position((1000.0 * share) as u64);
     bench.blocks(bundle, &blocks, &of_blocks, show)?;
-    let meter = Rails::find(&args.root).and_then(|rails| EnergyMeter::new(rails, RAILS_EVERY).ok());
+    let meter = Rails::find(&args.root).and_then(|rails| EnergyMeter::new(rails, INTERVAL).ok());
     let all: Vec<Path> = fit.iter().chain(&check).cloned().collect();
     bar.set_message(format!("{} networks", all.len()));
     bench.networks(bundle, &layout, &all, &of_networks, meter.as_ref(), show)?;
@@ -108,7 +109,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
     let mut table = LatencyTable::new(conditions, before, Board::read(&args.root), sums);
     let timing = |path: &Path| Timing::of(times.of(&network_name(bundle, path)));
     let latency = |path: &Path| timing(path).map(|timing| timing.median_ms);
-    let energy = |path: &Path| times.of(&energy_name(bundle, path)).first().map(|&nanojoules| nanojoules as f64 / 1e6);
+    let energy = |path: &Path| energy_of(&times, bundle, path);
     let energies = (pairs(&fit, energy), pairs(&check, energy));
     table.fit(supernet, &pairs(&fit, latency), &pairs(&check, latency), energies);
     let whole = |(path, in_fit): (&Path, bool)| {

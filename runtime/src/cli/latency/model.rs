@@ -75,16 +75,17 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     };
     let mut subject = subject_on(&running)?;
     let asked = running.backend.provider;
-    let placed = match provider::measure(&running.opener()?, Model::File(file), args.batch, &args.shape) {
+    let mut placed = match provider::measure(&running.opener()?, Model::File(file), args.batch, &args.shape) {
         // What loads and does not run is the device's or the provider's affair.
         Err(PlacementError::Subject(source @ SubjectError::Run(_))) => {
             return Err(wrong(source).with_exit(Exit::Device));
         }
         Err(PlacementError::Subject(source)) => return Err(wrong(source)),
-        placed => running.judge(&args.run, placed, args.output.quiet)?,
+        placed => running.judge(&args.run, &name, placed)?,
     };
     if running.backend.provider != asked {
         subject = subject_on(&running)?;
+        placed = provider::measure(&running.opener()?, Model::File(file), args.batch, &args.shape).ok();
     }
     let opener = running.opener()?;
     let inputs: Vec<Input> = subject.inputs().map(|(name, dims)| Input { name: name.to_owned(), dims }).collect();

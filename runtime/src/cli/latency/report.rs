@@ -8,7 +8,7 @@ use crate::{
     atomic,
     cli::{Failure, output},
     latency::{LatencyTable, Method, PredictionError},
-    provider::Placement,
+    provider::Provider,
 };
 
 /// The whole table as JSON.
@@ -31,10 +31,10 @@ fn write_json(file: &FsPath, value: &Value) -> Result<(), Failure> {
 }
 
 /// What `--json` prints: the table without its single blocks and networks.
-pub fn summary(table: &LatencyTable, placement: Option<&Placement>) -> Value {
+pub fn summary(table: &LatencyTable) -> Value {
     json!({
         "conditions": table.conditions,
-        "placement": placement,
+        "placement": table.placement,
         "blocks": table.blocks.len(),
         "networks_in_fit": table.networks.iter().filter(|network| network.in_fit).count(),
         "throttled_rounds": table.throttled_rounds,
@@ -49,15 +49,16 @@ pub fn summary(table: &LatencyTable, placement: Option<&Placement>) -> Value {
 }
 
 /// The table in words.
-pub fn print(table: &LatencyTable, placement: Option<&Placement>) -> Result<(), Failure> {
+pub fn print(table: &LatencyTable) -> Result<(), Failure> {
     let c = &table.conditions;
     let mode = c.power_mode.as_ref().map_or(String::new(), |mode| format!(", {mode}"));
     output::line(format!(
         "device        {}{mode}: {}, {}, batch {}, {} threads, ONNX Runtime {}",
         c.device, c.provider, c.precision, c.batch, c.threads, c.onnxruntime
     ))?;
-    if let Some(placement) = placement {
-        output::line(format!("placement     {placement} (of one network)"))?;
+    if let Some(placement) = &table.placement {
+        let of = if c.provider == Provider::Cpu.to_string() { "one network" } else { "one network and every block" };
+        output::line(format!("placement     {placement} (of {of})"))?;
     }
     if !table.blocks.is_empty() {
         let slowest = table.blocks.iter().max_by(|a, b| a.timing.median_ms.total_cmp(&b.timing.median_ms));

@@ -17,7 +17,6 @@ use crate::{
     journal,
     latency::{Conditions, LatencyTable, record::Times},
     parameters::BnParameters,
-    provider::Provider,
     report::BudgetLimits,
     score::Scorer,
     search::{
@@ -32,15 +31,10 @@ const REPLACEMENTS: usize = 3;
 
 pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64) -> Result<Exit, Failure> {
     let table = LatencyTable::read(file).map_err(|error| latency::at(file, &error))?;
-    let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs)?;
+    let (graphs, batch) = (args.validation.graphs, table.conditions.batch);
+    let mut session = setup::open_placed(&args.bundle, MemoryMode::Lean, graphs, batch, args.seed)?;
     let supernet = session.network.supernet().clone();
     let before = Board::read(&args.root);
-    if session.running.backend.provider != Provider::Cpu {
-        // Proof that what will be measured runs there.
-        let path = setup::some_path(&supernet, args.seed)?;
-        let (run, batch) = (&args.bundle.run, table.conditions.batch);
-        session.running.place(run, &session.bundle, &path, batch, args.output.quiet)?;
-    }
     let now = check(args, &table, file, &session, &before)?;
     let limits = BudgetLimits {
         latency_ms: budget,

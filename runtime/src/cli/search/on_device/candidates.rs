@@ -10,7 +10,10 @@ use nasbn_export::bundle::Bundle;
 use nasbn_models::{Path, Supernet, cost::CostTable};
 
 use crate::{
-    board::{energy::EnergyMeter, power::Rails},
+    board::{
+        energy::{EnergyMeter, INTERVAL},
+        power::Rails,
+    },
     cli::{Exit, Failure, output, search::check_interrupted},
     composite::{self, Composite, CompositeError, ReferenceOptions},
     data::Dataset,
@@ -18,7 +21,7 @@ use crate::{
     indicators::catalogue::{self, Indicator},
     latency::{
         LatencyTable, Rules, Timing,
-        bench::{Bench, energy_name, network_name},
+        bench::{Bench, energy_of, network_name},
         record::Times,
     },
     network::Network,
@@ -100,11 +103,10 @@ impl Candidates<'_> {
         let scores = self.scores(paths)?;
         self.measure(paths)?;
         let latency = |path: &Path| Timing::of(self.times.of(&network_name(self.bundle, path)));
-        let energy = |path: &Path| self.times.of(&energy_name(self.bundle, path)).first().filter(|&&nj| nj > 0);
         let dear = |(path, score): (&Path, f64)| Dear {
             score,
             latency_ms: latency(path).map_or(f64::NAN, |timing| timing.median_ms),
-            energy_mj: energy(path).map(|&nanojoules| nanojoules as f64 / 1e6),
+            energy_mj: energy_of(self.times, self.bundle, path),
         };
         Ok(paths.iter().zip(scores).map(dear).collect())
     }
@@ -150,7 +152,7 @@ impl Candidates<'_> {
             visit: Duration::from_millis(30),
             seed: self.seed,
         };
-        let meter = Rails::find(self.root).and_then(|rails| EnergyMeter::new(rails, Duration::from_millis(10)).ok());
+        let meter = Rails::find(self.root).and_then(|rails| EnergyMeter::new(rails, INTERVAL).ok());
         let mut bench = Bench {
             opener: self.opener,
             times: self.times,
