@@ -32,8 +32,7 @@ fn names(supernet: &Supernet, paths: &[Path]) -> String {
     fingerprint::hex(&Sha256::digest(texts.join("\n")))
 }
 
-/// A table, and the times that it was made of, which are to be removed once it is
-/// written.
+/// A table, and the times that it was made of, which are to be removed once it is written.
 pub struct Measured {
     pub table: LatencyTable,
     pub times: Times,
