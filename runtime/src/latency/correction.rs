@@ -73,7 +73,7 @@ impl Correction {
     ///
     /// Lines are least squares of relative errors (weights `1 / ms^2`), since relative errors are what a prediction is judged
     /// by. The table is one of what remains in milliseconds, all networks weighing alike: with the line's weights, errors on
-    /// networks of HW-NAS-Bench left out were the same (by 0.02 points of MAPE better or worse, 60 fits of 32 and 100 networks).
+    /// networks of HW-NAS-Bench left out were the same (by less than 0.03 points of MAPE better or worse, 60 fits of 32 and 100 networks).
     pub fn fit(supernet: &Supernet, sums: &PathTable, measured: &[Measured]) -> Self {
         let usable = |m: &&Measured| m.ms.is_finite() && m.ms > 0.0 && supernet.contains(&m.path);
         let measured: Vec<&Measured> = measured.iter().filter(usable).collect();
