@@ -134,8 +134,12 @@ fn any_model_is_measured_as_blocks_are() {
     assert!(0.0 < min && min <= median && median <= p99);
     of(&[]).ok();
     of(&["--shape", "picture=1x3x8x8"]).fails(2, "no input `picture`");
-    of(&["--shape", "image=1x3x9x8"]).fails(3, "");
-    of(&["--shape", "image=1x3x12000x12000"]).fails(2, "more than 1073741824 bytes");
+    of(&["--shape", "image=1x3x9x8"]).fails(2, "the model wants [-1, 3, 8, 8]");
+    of(&["--shape", "image=4x3x8x8", "--batch", "2"]).fails(2, "input `image` would have");
+    let four = json(&of(&["--shape", "image=4x3x8x8", "--json"]).ok().stdout);
+    let (mean, throughput) = (four["latency"]["mean_ms"].as_f64().unwrap(), four["throughput"].as_f64().unwrap());
+    assert!(four["batch"] == 4 && (throughput - 4e3 / mean).abs() < 1e-6 * throughput);
+    of(&["--root", "nosuch"]).fails(2, "--root nosuch is not a directory");
     let missing = dir.path().join("none.onnx");
     run("nasbn", &["latency", "--onnx", text(&missing)]).fails(2, "No such file");
     let broken = dir.path().join("broken.onnx");
@@ -190,6 +194,7 @@ fn latencies_of_elsewhere_are_taken_in_and_corrected() {
         (blocks("1").replace("mb3k3", "mb3k4"), "line 4: `mb3k4` is no operator of layer 0"),
         (blocks("1").lines().take(9).collect::<Vec<_>>().join("\n"), "of the space's operators are missing"),
         ("a,b\n1,2\n".to_owned(), "no column `layer`"),
+        (blocks("0").replace("identity,0", "identity,-1"), "more than 0 is possible"),
         (String::new(), "empty"),
     ] {
         fs::write(&csv, contents).unwrap();
@@ -218,6 +223,9 @@ fn what_is_asked_for_must_be_possible() {
         assert!(ran.stderr.contains(words), "{more:?}: {}", ran.stderr);
     }
     latency(&out, &["--resume"]).fails(2, "nothing to go on from");
+    latency(&out, &["--export", text(&dir.path().join("t.partial"))]).fails(2, "same file");
+    latency(&bundle().join("manifest.postcard"), &[]).fails(2, "bundle");
+    latency(&bundle().join("t"), &[]).fails(2, "inside the bundle");
     assert!(fs::read_dir(dir.path()).unwrap().next().is_none());
     latency(&dir.path().join("no/such/t"), &SHORT).fails(2, "");
     run("nasbn", &["latency", "--bundle", text(bundle())]).status.filter(|&s| s == 2).unwrap();

@@ -136,8 +136,23 @@ fn an_impossible_budget_ends_with_the_fastest_network_and_the_gap() {
     assert!(!out.exists());
     // Too low by little: what is nearest by prediction is measured all the same, and it is that which counts.
     let ran = search(&out, &["--objective", "relu-units", "--max-macs", "10"]);
-    ran.fails(1, "no network is within the limits");
+    ran.fails(1, "--max-macs: ").stderr.find("10 at most").unwrap();
     assert!(!out.exists());
+}
+
+#[test]
+fn who_does_not_listen_finds_no_search_to_go_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("found");
+    let full = fs::File::create("/dev/full").unwrap();
+    let mut command = Command::new(program("nasbn"));
+    command.args(arguments(&out, &["--objective", "relu-units"])).stdout(full).stderr(Stdio::null());
+    assert_eq!(command.status().unwrap().code(), Some(2));
+    assert!(out.join("result.json").exists());
+    let left = |file: &str| out.join(file).exists();
+    assert!(!left("search.jsonl.partial") && !left("latency.jsonl.partial"));
+    let bundle = place().join("bundle");
+    search(&bundle, &["--objective", "relu-units"]).fails(2, "inside the bundle");
 }
 
 #[test]

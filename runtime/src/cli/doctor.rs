@@ -93,10 +93,7 @@ struct Problem<'a> {
 }
 
 pub fn run(args: DoctorArgs) -> Result<Exit, Failure> {
-    if !args.root.is_dir() {
-        return Err(Failure::usage(format!("--root {} is not a directory", args.root.display()))
-            .hint("name one that holds etc, proc and sys of a board, or leave --root out"));
-    }
+    setup::root(&args.root)?;
     let board = Board::read(&args.root);
     let warnings = board.warnings();
     let (library, environment) = match setup::library(&args.library) {

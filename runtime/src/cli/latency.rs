@@ -8,7 +8,7 @@ use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use clap::Args;
 use nasbn_export::bundle::Bundle;
-use nasbn_models::{Path, Supernet, canonical::CanonicalTable, sample};
+use nasbn_models::{Path, Supernet, canonical::CanonicalTable, manifest::MANIFEST_FILE, sample};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     board::Board,
+    journal,
     latency::{
         Conditions, GivenShape, LatencyTable, MOST_IMAGES, Measured, NOISY, Rules, TableError,
         bench::BenchError,
@@ -233,7 +234,12 @@ impl LatencyArgs {
         fn given<'a>(all: &[(&'a str, &'a Option<PathBuf>)]) -> Vec<(&'a str, &'a std::path::Path)> {
             all.iter().filter_map(|(option, file)| Some((*option, file.as_deref()?))).collect()
         }
-        let inputs = given(&[
+        setup::root(&self.root)?;
+        let journal = self.out.as_deref().map(journal::beside);
+        let bundle = self.bundle.as_deref().map(|bundle| bundle.join(MANIFEST_FILE));
+        let mut inputs = given(&[
+            ("the journal of --out", &journal),
+            ("the manifest of --bundle", &bundle),
             ("--onnx", &self.onnx),
             ("--import", &self.import),
             ("--import-networks", &self.import_networks),
@@ -241,7 +247,14 @@ impl LatencyArgs {
         ]);
         let written =
             given(&[("--out", &self.out), ("--export", &self.export), ("--export-times", &self.export_times)]);
+        if self.import.is_some() {
+            // Nothing is measured, so there is no journal.
+            inputs.retain(|(option, _)| !option.starts_with("the journal"));
+        }
         outputs::apart(&inputs, &written)?;
+        if let Some(bundle) = &self.bundle {
+            written.iter().try_for_each(|(option, file)| outputs::outside(bundle, option, file))?;
+        }
         written.iter().try_for_each(|(_, file)| outputs::file(file))
     }
 

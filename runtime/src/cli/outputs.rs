@@ -44,6 +44,17 @@ pub fn apart(inputs: &[(&str, &Path)], outputs: &[(&str, &Path)]) -> Result<(), 
     Ok(())
 }
 
+/// Refuses an output among the files of a bundle, which are all that the bundle's manifest knows of.
+pub fn outside(bundle: &Path, option: &str, path: &Path) -> Result<(), Failure> {
+    let inside =
+        fs::canonicalize(bundle).ok().zip(place(path)).is_some_and(|(bundle, place)| place.starts_with(bundle));
+    if inside {
+        return Err(Failure::usage(format!("{option} {} is inside the bundle {}", path.display(), bundle.display()))
+            .hint("name a place beside the bundle, whose files are its own"));
+    }
+    Ok(())
+}
+
 /// Where a file is or would be, links followed; none of a device or pipe, which keeps nothing, nor of `-`.
 fn place(path: &Path) -> Option<PathBuf> {
     if path.as_os_str() == "-" {

@@ -100,7 +100,7 @@ pub struct SearchArgs {
     /// Search only among these networks: a CSV file with a column `path` or `arch`, or a path a line
     #[arg(long, value_name = "FILE", requires = "latency")]
     paths: Option<PathBuf>,
-    /// Most energy of one run, by the prediction of a table that has energies (25mJ)
+    /// Most energy of one run (25mJ): as predicted by a table that has energies, and as measured on finalists
     #[arg(long, value_name = "ENERGY", value_parser = units::millijoules, requires = "latency")]
     energy_budget: Option<f64>,
     /// Networks whose objective and latency are measured, and as many for random search
@@ -246,7 +246,10 @@ fn reference(
     let measured = setup::needed_composite(session, data, args.reference, interrupted, args.output.quiet);
     let stopped = |failure: Failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure };
     let composite = measured.map_err(stopped)?;
-    record.set_note(note::COMPOSITE, &note::encode(&composite))?;
+    // A disk that is full now is told when a score cannot be recorded, with the records left as they are.
+    if let Err(error) = record.set_note(note::COMPOSITE, &note::encode(&composite)) {
+        log::warn!("the composite is not on file, so --resume measures it anew: {error}");
+    }
     Ok(composite)
 }
 

@@ -376,6 +376,15 @@ pub fn random_paths(supernet: &Supernet, count: usize, seed: u64) -> Result<Vec<
     Ok(paths)
 }
 
+/// Refuses a root of the board's files that is no directory.
+pub fn root(root: &FsPath) -> Result<(), Failure> {
+    if root.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("--root {} is not a directory", root.display()))
+        .hint("name one that holds etc, proc and sys of a board, or leave --root out"))
+}
+
 /// A random path that leads to the logits.
 pub fn some_path(supernet: &Supernet, seed: u64) -> Result<Path, Failure> {
     distinct_random_paths(supernet, 1, seed).pop().ok_or_else(|| {

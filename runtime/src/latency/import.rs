@@ -37,6 +37,12 @@ pub enum ImportError {
         /// Its operator.
         operator: String,
     },
+    /// A network without a latency.
+    #[error("the fastest network of these latencies would take {least} ms; more than 0 is possible")]
+    Senseless {
+        /// Its latency.
+        least: f64,
+    },
     /// Neither a base nor any line.
     #[error("there is no line `base`, which tells what all networks take besides their choices")]
     NoBase,
@@ -50,6 +56,9 @@ impl ImportError {
             Self::Line { .. } => "see docs/latency.md for the columns".into(),
             Self::Missing { .. } => {
                 "give a line for every operator of every layer; 0 for one that takes no time".into()
+            }
+            Self::Senseless { .. } => {
+                "blocks may be negative, as differences are, but with the base no network may be".into()
             }
             Self::NoBase => "add the line `base,,LATENCY`; with the latency 0 if it is in the others".into(),
         }
@@ -121,6 +130,10 @@ pub fn blocks(supernet: &Supernet, text: &str) -> Result<PathTable, ImportError>
     let values: Vec<Vec<f64>> = (supernet.choices.iter().enumerate())
         .map(|(c, choice)| (0..choice.candidates.len()).map(|o| of(c, o)).collect())
         .collect();
+    let least = base + values.iter().map(|of| of.iter().copied().fold(f64::INFINITY, f64::min)).sum::<f64>();
+    if least <= 0.0 {
+        return Err(ImportError::Senseless { least });
+    }
     PathTable::new(supernet, base, &values).ok_or(ImportError::NoBase)
 }
 

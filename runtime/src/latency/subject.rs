@@ -26,6 +26,16 @@ pub enum SubjectError {
         /// Which of them nothing is known of.
         index: usize,
     },
+    /// Dimensions that are not those of the input, or a batch that the model does not take.
+    #[error("input `{name}` would have the dimensions {given:?}, the model wants {wanted:?} (-1 where any will do)")]
+    Mismatch {
+        /// The input.
+        name: String,
+        /// What was asked for.
+        given: Vec<i64>,
+        /// What the model wants.
+        wanted: Vec<i64>,
+    },
     /// An input that is too large.
     #[error(
         "input `{name}` would have the dimensions {dims:?}: with the inputs before it that is more than {MOST_BYTES} bytes"
@@ -61,6 +71,7 @@ impl SubjectError {
     /// What a user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::Mismatch { .. } => "give --shape and --batch that fit the model, or leave them out",
             Self::Open { .. } | Self::TooLarge { .. } => "give its dimensions with --shape NAME=1x3x224x224",
             Self::Kind { .. } => "export the model with tensors of numbers as inputs",
             Self::NoInput { .. } => "take a name of the model's in --shape",
@@ -102,12 +113,22 @@ impl Subject {
             let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
                 return Err(SubjectError::Kind { name, found: format!("{:?}", outlet.dtype()) });
             };
-            let mut dims = shape.to_vec();
+            let wanted = shape.to_vec();
+            let mut dims = wanted.clone();
             if let Some(given) = given.iter().find(|g| g.name == name) {
                 dims.clone_from(&given.dims);
+                let fits = |(&given, &wanted): (&i64, &i64)| wanted < 0 || given == wanted;
+                if dims.len() != wanted.len() || !dims.iter().zip(&wanted).all(fits) {
+                    return Err(SubjectError::Mismatch { name, given: dims, wanted });
+                }
             }
             if let Some(first) = dims.first_mut().filter(|first| **first < 0) {
                 *first = i64::from(batch);
+            }
+            // A batch of 1 is what is not asked for.
+            if batch > 1 && dims.first().is_some_and(|&first| first != i64::from(batch)) {
+                dims[0] = i64::from(batch);
+                return Err(SubjectError::Mismatch { name, given: dims, wanted });
             }
             if let Some(index) = dims.iter().position(|&d| d < 0) {
                 return Err(SubjectError::Open { name, dims, index });
@@ -120,6 +141,12 @@ impl Subject {
             inputs.push((name, value));
         }
         Ok(Self { session, inputs })
+    }
+
+    /// Images in a run: the first dimension of its first input, 1 if there is none.
+    pub fn batch(&self) -> u32 {
+        let first = self.inputs.first().and_then(|(_, value)| value.shape().first().copied());
+        first.and_then(|first| u32::try_from(first).ok()).unwrap_or(1).max(1)
     }
 
     /// Runs it once, outputs thrown away, and says how long that took.

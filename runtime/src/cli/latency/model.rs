@@ -87,7 +87,7 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         subject = subject_on(&running)?;
         placed = provider::measure(&running.opener()?, Model::File(file), args.batch, &args.shape).ok();
     }
-    let opener = running.opener()?;
+    let (opener, batch) = (running.opener()?, subject.batch());
     let inputs: Vec<Input> = subject.inputs().map(|(name, dims)| Input { name: name.to_owned(), dims }).collect();
     let mut times = Times::create(&scratch.path().join("times"), &Map::new())?;
     let rules = args.rules(Duration::from_millis(200), Duration::from_secs(3), Duration::from_millis(50));
@@ -128,8 +128,8 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         threads: running.threads,
         onnxruntime: running.version(),
         inputs,
-        batch: args.batch,
-        throughput: latency.throughput(args.batch),
+        batch,
+        throughput: latency.throughput(batch),
         latency,
         throttled_rounds,
         after: Board::read(&args.root),

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Objective, ReportImages, SearchArgs, described, end, record, reference};
 use crate::{
     board::Board,
-    cli::{Exit, Failure, fingerprint, latency, output, setup},
+    cli::{Exit, Failure, fingerprint, latency, output, outputs, setup},
     indicators::catalogue::Measurement,
     journal,
     latency::{Conditions, LatencyTable, record::Times},
@@ -30,6 +30,8 @@ use candidates::{Candidates, Source};
 const REPLACEMENTS: usize = 3;
 
 pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64) -> Result<Exit, Failure> {
+    setup::root(&args.root)?;
+    outputs::outside(&args.bundle.bundle, "--out", &args.out)?;
     let table = LatencyTable::read(file).map_err(|error| latency::at(file, &error))?;
     let (graphs, batch) = (args.validation.graphs, table.conditions.batch);
     let mut session = setup::open_placed(&args.bundle, MemoryMode::Lean, graphs, batch, args.seed)?;
@@ -180,18 +182,24 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         throttled_rounds,
         before,
     };
-    let (exit, failure) = match &found.winner {
+    let report = match &found.winner {
         Some(winner) => {
             let report = outcome.report(&mut session, &parameters, &images, winner)?;
             outcome.write(&mut session, &parameters, (&images, data.normaliser()), winner, &report)?;
-            outcome::say(args, &report)?;
-            (Exit::Done, None)
+            Some(report)
         }
-        None => (outcome.infeasible()?, Some(outcome.nothing_fits())),
+        None => None,
     };
+    let failure = outcome.nothing_fits();
+    let said = outcome.infeasible();
+    // All that there will be is on file: who does not listen to what is said of it leaves nothing behind.
     times.remove()?;
-    end(record, &args.out, present || exit == Exit::Done)?;
-    failure.map_or(Ok(Exit::Done), Err)
+    end(record, &args.out, present || report.is_some())?;
+    match report {
+        Some(report) => outcome::say(args, &report).map(|()| Exit::Done),
+        None if args.output.json => output::json(&said).and(Err(failure)),
+        None => Err(failure),
+    }
 }
 
 /// The different networks of a file that lead to the logits.

@@ -61,7 +61,8 @@ fn front(report: &SearchReport) -> String {
     };
     let upright = Upright {
         x: report.limits.latency_ms,
-        label: format!("budget {} ms", number(report.limits.latency_ms, 2).trim_end_matches('0').trim_end_matches('.')),
+        // As it was given: a budget of microseconds has more decimals than the axis.
+        label: format!("budget {} ms", report.limits.latency_ms),
     };
     let keys = [
         (key(Mark::Star, Tone::Ink), "winner".to_owned()),

@@ -171,23 +171,37 @@ impl Outcome<'_> {
         Ok(())
     }
 
-    /// Says as JSON, if that is asked for, that no network keeps the limits.
-    pub fn infeasible(&self) -> Result<Exit, Failure> {
-        if self.args.output.json {
-            let fastest = self.found.fastest();
-            let nearest = self.found.nearest.as_ref();
-            output::json(&serde_json::json!({
-                "feasible": false,
-                "limits": self.limits,
-                "fastest": fastest.map(|f| self.supernet.format_path(&f.path)),
-                "fastest_ms": fastest.map(|f| f.dear.latency_ms),
-                "gap_ms": fastest.map(|f| f.dear.latency_ms - self.limits.latency_ms),
-                "nearest": nearest.map(|n| self.supernet.format_path(&n.path)),
-                "nearest_predicted_ms": nearest.map(|n| n.assessed.cost),
-                "nearest_excess": nearest.map(|n| n.assessed.excess),
-            }))?;
-        }
-        Ok(Exit::Infeasible)
+    /// That no network keeps the limits, for JSON.
+    pub fn infeasible(&self) -> serde_json::Value {
+        let (fastest, nearest) = (self.found.fastest(), self.found.nearest.as_ref());
+        serde_json::json!({
+            "feasible": false,
+            "limits": self.limits,
+            "fastest": fastest.map(|f| self.supernet.format_path(&f.path)),
+            "fastest_ms": fastest.map(|f| f.dear.latency_ms),
+            "gap_ms": fastest.map(|f| f.dear.latency_ms - self.limits.latency_ms),
+            "nearest": nearest.map(|n| self.supernet.format_path(&n.path)),
+            "nearest_predicted_ms": nearest.map(|n| n.assessed.cost),
+            "nearest_excess": nearest.map(|n| n.assessed.excess),
+        })
+    }
+
+    /// The limits that a path exceeds by what is known before it is measured, each with what it takes.
+    fn exceeded(&self, path: &Path) -> Vec<String> {
+        let (cost, limits) = (self.costs.cost(path), self.limits);
+        let whole = |value: u64, limit: Option<u64>| (value as f64, limit.map(|limit| limit as f64));
+        let all = [
+            ("--budget", "ms predicted", (self.table.latency(path), Some(limits.latency_ms))),
+            ("--energy-budget", "mJ predicted", (self.table.energy(path).unwrap_or(0.0), limits.energy_mj)),
+            ("--max-macs", "MACs", whole(cost.macs, limits.macs)),
+            ("--max-params", "parameters", whole(cost.params, limits.params)),
+            ("--max-memory", "bytes", whole(cost.peak_activation_bytes, limits.memory_bytes)),
+        ];
+        let over = |(value, limit): (f64, Option<f64>)| limit.filter(|&limit| value > limit);
+        let said = |(name, unit, pair): (&str, &str, (f64, Option<f64>))| {
+            over(pair).map(|limit| format!("{name}: {} {unit}, {limit} at most", pair.0))
+        };
+        all.into_iter().filter_map(said).collect()
     }
 
     /// Why there is no winner.
@@ -209,11 +223,9 @@ impl Outcome<'_> {
                 fastest.dear.energy_mj.unwrap_or(f64::NAN)
             ),
             (None, Some(nearest)) => format!(
-                "no network is within the limits: the nearest found, {}, exceeds one of them by {:.1} % (predicted to \
-                 take {:.3} ms)",
+                "no network is within the limits: the nearest found, {}, does not keep {}",
                 self.supernet.format_path(&nearest.path),
-                100.0 * nearest.assessed.excess,
-                nearest.assessed.cost
+                self.exceeded(&nearest.path).join("; ")
             ),
             _ => "no network within the limits has a score that is a number".to_owned(),
         };
