@@ -5,7 +5,10 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
+
+use tempfile::TempDir;
 
 /// Directory of the programs: that of the test executable, or the one above `deps`.
 pub fn program_dir() -> PathBuf {
@@ -103,6 +106,21 @@ pub fn export(out: &Path, arguments: &[&str]) {
     let mut all = vec!["build", "--quiet", "--out", text(out)];
     all.extend(arguments);
     run("nasbn-export", &all).ok();
+}
+
+/// Options of `nasbn-export build` for a bundle that is small and has every kind of operator of its space.
+pub const SMALL: [&str; 8] = ["--space", "nas-bench-macro", "--image-size", "8", "--width", "0.25", "--classes", "10"];
+
+/// A bundle of [`SMALL`] that all tests of a program read.
+pub fn small_bundle() -> &'static Path {
+    static BUNDLE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = BUNDLE.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("there is a temporary directory");
+        let path = dir.path().join("bundle");
+        export(&path, &SMALL);
+        (dir, path)
+    });
+    path
 }
 
 /// Shared data beside the repository, if it is there; its absence fails where CI runs.

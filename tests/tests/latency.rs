@@ -4,36 +4,22 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
-    sync::{OnceLock, mpsc},
+    sync::mpsc,
     thread::{sleep, spawn},
     time::Duration,
 };
 
 use nasbn_runtime::latency::LatencyTable;
-use nasbn_tests::{Ran, export, program, run, run_command, shared_data, text};
+use nasbn_tests::{Ran, export, program, run, run_command, shared_data, small_bundle, text};
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// Times that are long enough to see that they are times.
 const SHORT: [&str; 8] = ["--warm-up", "1ms", "--min-time", "3ms", "--networks", "10", "--check", "6"];
 
-/// A small bundle.
-fn bundle() -> &'static Path {
-    static BUNDLE: OnceLock<TempDir> = OnceLock::new();
-    BUNDLE.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let space = ["--space", "nas-bench-macro", "--image-size", "8", "--width", "0.25", "--classes", "10"];
-        export(&dir.path().join("bundle"), &space);
-        dir
-    });
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| BUNDLE.get().unwrap().path().join("bundle"))
-}
-
 fn latency(out: &Path, more: &[&str]) -> Ran {
-    let common = ["latency", "--bundle", text(bundle()), "--out", text(out), "--threads", "1"];
+    let common = ["latency", "--bundle", text(small_bundle()), "--out", text(out), "--threads", "1"];
     run("nasbn", &[&common[..], more].concat())
 }
 
@@ -80,7 +66,7 @@ fn a_measurement_that_was_killed_goes_on_and_keeps_what_it_had() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("t");
     let partial = dir.path().join("t.partial");
-    let arguments = ["latency", "--bundle", text(bundle()), "--out", text(&out), "--threads", "1", "--quiet"];
+    let arguments = ["latency", "--bundle", text(small_bundle()), "--out", text(&out), "--threads", "1", "--quiet"];
     let long = ["--min-time", "40ms", "--networks", "10", "--check", "6"];
     let mut child = Command::new(program("nasbn"))
         .args([&arguments[..], &long].concat())
@@ -118,7 +104,7 @@ fn a_measurement_that_was_killed_goes_on_and_keeps_what_it_had() {
 fn any_model_is_measured_as_blocks_are() {
     let dir = tempfile::tempdir().unwrap();
     let found = dir.path().join("found");
-    let arguments = ["subnet", "--bundle", text(bundle()), "--data", "digits", "--path", "01201201", "--quiet"];
+    let arguments = ["subnet", "--bundle", text(small_bundle()), "--data", "digits", "--path", "01201201", "--quiet"];
     run("nasbn", &[&arguments[..], &["--out", text(&found)]].concat()).ok();
     let model = found.join("subnet.onnx");
     let times = dir.path().join("times.json");
@@ -224,11 +210,11 @@ fn what_is_asked_for_must_be_possible() {
     }
     latency(&out, &["--resume"]).fails(2, "nothing to go on from");
     latency(&out, &["--export", text(&dir.path().join("t.partial"))]).fails(2, "same file");
-    latency(&bundle().join("manifest.postcard"), &[]).fails(2, "bundle");
-    latency(&bundle().join("t"), &[]).fails(2, "inside the bundle");
+    latency(&small_bundle().join("manifest.postcard"), &[]).fails(2, "bundle");
+    latency(&small_bundle().join("t"), &[]).fails(2, "inside the bundle");
     assert!(fs::read_dir(dir.path()).unwrap().next().is_none());
     latency(&dir.path().join("no/such/t"), &SHORT).fails(2, "");
-    run("nasbn", &["latency", "--bundle", text(bundle())]).status.filter(|&s| s == 2).unwrap();
+    run("nasbn", &["latency", "--bundle", text(small_bundle())]).status.filter(|&s| s == 2).unwrap();
     run("nasbn", &["latency"]).status.filter(|&s| s == 2).unwrap();
 }
 
@@ -243,7 +229,17 @@ fn a_board_that_throttles_is_not_measured() {
     fs::write(&file, "0\n").unwrap();
     let out = dir.path().join("t");
     let mut command = Command::new(program("nasbn"));
-    command.args(["latency", "--bundle", text(bundle()), "--out", text(&out), "--threads", "1", "--root", text(&root)]);
+    command.args([
+        "latency",
+        "--bundle",
+        text(small_bundle()),
+        "--out",
+        text(&out),
+        "--threads",
+        "1",
+        "--root",
+        text(&root),
+    ]);
     command.args(["--warm-up", "1ms", "--min-time", "200ms", "--networks", "0", "--check", "0"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     // Counts up until a round was thrown away for it, then lets it go on.
@@ -275,7 +271,7 @@ fn a_full_disk_stops_it_with_what_it_had() {
     let dir = tempfile::tempdir().unwrap();
     // The table itself cannot be written to a device that is always full.
     let mut command = Command::new(program("nasbn"));
-    command.args(["latency", "--bundle", text(bundle()), "--threads", "1"]).args(SHORT);
+    command.args(["latency", "--bundle", text(small_bundle()), "--threads", "1"]).args(SHORT);
     command.args(["--out", text(&dir.path().join("t")), "--export-times", "/dev/full"]);
     run_command(&mut command).fails(2, "/dev/full");
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

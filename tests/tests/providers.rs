@@ -1,11 +1,7 @@
 //! What `--provider` comes to where there is no GPU: an error unless a fallback is allowed, and then no secret.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
+use std::{fs, path::Path};
 
 use nasbn_export::bundle::Bundle;
 use nasbn_models::{Manifest, manifest::MANIFEST_FILE};
@@ -19,28 +15,15 @@ use nasbn_runtime::{
     ort_library::{load, locate},
     provider::{Placement, Precision, Provider, ProviderError, measure, probe, probe_model},
 };
-use nasbn_tests::{export, ort_library, run, text};
+use nasbn_tests::{SMALL, export, ort_library, run, small_bundle, text};
 use serde_json::Value;
-use tempfile::TempDir;
 
-const SPACE: [&str; 8] = ["--space", "nas-bench-macro", "--image-size", "8", "--width", "0.25", "--classes", "10"];
 /// Measures as little as possible.
 const QUICK: [&str; 8] = ["--warm-up", "1ms", "--min-time", "1ms", "--min-runs", "1", "--threads", "1"];
 
-fn bundle() -> &'static Path {
-    static BUNDLE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = BUNDLE.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("bundle");
-        export(&path, &SPACE);
-        (dir, path)
-    });
-    path
-}
-
 /// A table of few networks, on whatever `more` says.
 fn table(out: &Path, more: &[&str]) -> nasbn_tests::Ran {
-    let few = ["latency", "--bundle", text(bundle()), "--out", text(out), "--networks", "3", "--check", "2"];
+    let few = ["latency", "--bundle", text(small_bundle()), "--out", text(out), "--networks", "3", "--check", "2"];
     run("nasbn", &[&few[..], &QUICK, more].concat())
 }
 
@@ -68,11 +51,11 @@ fn a_provider_that_is_not_there_is_an_error_and_nothing_is_written() {
     if has_cuda() {
         return;
     }
-    let (dir, before) = (tempfile::tempdir().unwrap(), names(bundle()));
+    let (dir, before) = (tempfile::tempdir().unwrap(), names(small_bundle()));
     let out = dir.path().join("out");
     let data = ["--data", "digits", "--out", text(&out)];
     for provider in ["cuda", "tensorrt"] {
-        let named = ["--provider", provider, "--bundle", text(bundle())];
+        let named = ["--provider", provider, "--bundle", text(small_bundle())];
         let words = format!("error: {provider} ");
         table(&out, &["--provider", provider]).fails(3, &words);
         run("nasbn", &[&["adapt", "--epochs", "1"][..], &named, &data].concat()).fails(3, &words);
@@ -81,7 +64,7 @@ fn a_provider_that_is_not_there_is_an_error_and_nothing_is_written() {
             .fails(3, &words);
         run("nasbn", &[&["subnet", "--path", "22212220"][..], &named, &data].concat()).fails(3, &words);
     }
-    assert_eq!((names(dir.path()), names(bundle())), (Vec::new(), before));
+    assert_eq!((names(dir.path()), names(small_bundle())), (Vec::new(), before));
 }
 
 #[test]
@@ -105,7 +88,7 @@ fn a_fallback_that_is_allowed_is_told_and_reported_as_the_cpu() {
     // The table keeps it.
     let table = LatencyTable::read(&dir.path().join("table")).unwrap();
     assert_eq!(serde_json::to_value(table.placement).unwrap(), report["placement"]);
-    assert!(!bundle().join("cache").exists());
+    assert!(!small_bundle().join("cache").exists());
 }
 
 #[test]
@@ -123,7 +106,7 @@ fn auto_is_the_cpu_and_says_where_nodes_ran() {
     assert!(ran.stdout.contains(": cpu, fp32, batch 1"), "{}", ran.stdout);
     let found = dir.path().join("found");
     let subnet =
-        ["subnet", "--bundle", text(bundle()), "--data", "digits", "--path", "22212220", "--out", text(&found)];
+        ["subnet", "--bundle", text(small_bundle()), "--data", "digits", "--path", "22212220", "--out", text(&found)];
     run("nasbn", &subnet).ok();
     let model = found.join("subnet.onnx");
     let onnx = [&["latency", "--onnx", text(&model)][..], &QUICK].concat();
@@ -140,7 +123,7 @@ fn auto_is_the_cpu_and_says_where_nodes_ran() {
 fn what_does_not_go_together_is_bad_usage() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let common = ["adapt", "--bundle", text(bundle()), "--data", "digits", "--out", text(&out)];
+    let common = ["adapt", "--bundle", text(small_bundle()), "--data", "digits", "--out", text(&out)];
     let with = |more: &[&str]| run("nasbn", &[&common[..], more].concat());
     with(&["--provider", "cuda", "--graphs", "fused"]).fails(2, "--graphs fused is for the CPU only");
     with(&["--provider", "tensorrt", "--graphs", "fused", "--allow-cpu-fallback"]).fails(2, "not for tensorrt");
@@ -154,7 +137,7 @@ fn what_does_not_go_together_is_bad_usage() {
 #[test]
 fn where_the_nodes_of_any_block_ran_is_told() {
     let opener = Opener::new(load(&locate(Some(&ort_library())).unwrap(), 1).unwrap()).unwrap();
-    let bundle = Bundle::open(bundle()).unwrap();
+    let bundle = Bundle::open(small_bundle()).unwrap();
     let blocks = distinct(&bundle.manifest().supernet);
     assert!(blocks.len() > 10);
     for block in &blocks {
@@ -219,13 +202,13 @@ fn doctor_says_of_every_provider_whether_it_works() {
 fn a_bundle_is_replaced_together_with_its_caches() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("bundle");
-    export(&out, &SPACE);
+    export(&out, &SMALL);
     let engines = out.join("cache/tensorrt-1.23.2/0123-fp16/4567");
     fs::create_dir_all(&engines).unwrap();
     fs::write(engines.join("a.engine"), b"engine").unwrap();
     run("nasbn-export", &["check", text(&out)]).ok();
     let replace = ["build", "--quiet", "--force", "--out", text(&out), "--seed", "1"];
-    let replace = [&replace[..], &SPACE].concat();
+    let replace = [&replace[..], &SMALL].concat();
     fs::write(out.join("cache/mine"), b"mine").unwrap();
     run("nasbn-export", &replace).fails(2, "cache/mine");
     fs::remove_file(out.join("cache/mine")).unwrap();

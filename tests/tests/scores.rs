@@ -7,32 +7,17 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
     time::Duration,
 };
 
-use nasbn_tests::{Ran, export, program, run, text};
-use tempfile::TempDir;
+use nasbn_tests::{Ran, program, run, small_bundle, text};
 
-const SPACE: [&str; 8] = ["--space", "nas-bench-macro", "--image-size", "8", "--width", "0.25", "--classes", "10"];
 /// Paths of which the first and the last are one network.
 const PATHS: &str = "22012010\n22212220\n00000000\n22012001\n";
 const FEW: [&str; 8] = ["--validation-images", "64", "--recalibrate", "2", "--mc-batches", "3", "--mc-images", "32"];
 
-/// A small bundle that all tests read.
-fn bundle() -> &'static Path {
-    static BUNDLE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = BUNDLE.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("bundle");
-        export(&path, &SPACE);
-        (dir, path)
-    });
-    path
-}
-
 fn arguments<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
-    let mut arguments = vec!["score", "--bundle", text(bundle()), "--data", "digits", "--threads", "1"];
+    let mut arguments = vec!["score", "--bundle", text(small_bundle()), "--data", "digits", "--threads", "1"];
     arguments.extend(["--reference-paths", "8"]);
     arguments.extend(["--quiet", "--out", text(out)]);
     arguments.extend(FEW.iter().filter(|_| !more.contains(&"--validation-images")));
@@ -314,7 +299,7 @@ fn bad_input_is_refused_with_what_would_be_right() {
     with(&["--indicators", ""]).fails(2, "--indicators names no indicator");
     with(&["--indicators", " , "]).fails(2, "--indicators names no indicator");
     with(&["--no-validation", "--indicators", "validation"]).fails(2, "names: validation_loss,validation_accuracy");
-    let many = ["score", "--bundle", text(bundle()), "--random", "1", "--out", text(&out)];
+    let many = ["score", "--bundle", text(small_bundle()), "--random", "1", "--out", text(&out)];
     run("nasbn", &[&many[..], &["--reference-paths", "99999999"]].concat()).fails(2, "99999999");
     with(&["--indicatrs", "zen"]).fails(2, "'--indicators'");
     score(dir.path(), &one).fails(2, "is a directory, a file is wanted");
@@ -332,7 +317,7 @@ fn bad_input_is_refused_with_what_would_be_right() {
 fn images_are_asked_for_only_if_an_indicator_looks_at_some() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("s.csv");
-    let common = ["score", "--bundle", text(bundle()), "--random", "2", "--out", text(&out)];
+    let common = ["score", "--bundle", text(small_bundle()), "--random", "2", "--out", text(&out)];
     let with = |more: &[&str]| run("nasbn", &[&common[..], more].concat());
     with(&[]).fails(2, "images are needed for validation_loss, validation_accuracy, composite");
     with(&["--no-validation"]).fails(2, "images are needed for composite");
@@ -349,9 +334,10 @@ fn images_are_asked_for_only_if_an_indicator_looks_at_some() {
 fn a_checkpoint_with_what_is_no_number_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = dir.path().join("c");
-    let adapt = ["adapt", "--bundle", text(bundle()), "--data", "digits", "--epochs", "1", "--out", text(&checkpoint)];
+    let adapt =
+        ["adapt", "--bundle", text(small_bundle()), "--data", "digits", "--epochs", "1", "--out", text(&checkpoint)];
     run("nasbn", &[&adapt[..], &["--quiet"]].concat()).ok();
-    let opened = nasbn_export::bundle::Bundle::open(bundle()).unwrap();
+    let opened = nasbn_export::bundle::Bundle::open(small_bundle()).unwrap();
     let layout = nasbn_runtime::parameters::Layout::new(&opened.manifest().supernet);
     let mut broken = nasbn_runtime::checkpoint::Checkpoint::read(&checkpoint, opened.digest(), &layout).unwrap();
     broken.parameters.gamma[layout.slots()[3].range.start] = f32::NAN;
@@ -378,11 +364,12 @@ fn help_lists_every_indicator() {
 fn a_search_maximises_any_indicator_of_the_catalogue() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = dir.path().join("c");
-    let adapt = ["adapt", "--bundle", text(bundle()), "--data", "digits", "--epochs", "1", "--out", text(&checkpoint)];
+    let adapt =
+        ["adapt", "--bundle", text(small_bundle()), "--data", "digits", "--epochs", "1", "--out", text(&checkpoint)];
     run("nasbn", &[&adapt[..], &["--quiet"]].concat()).ok();
     let out = dir.path().join("found");
     let common =
-        ["search", "--bundle", text(bundle()), "--checkpoint", text(&checkpoint), "--data", "digits", "--json"];
+        ["search", "--bundle", text(small_bundle()), "--checkpoint", text(&checkpoint), "--data", "digits", "--json"];
     let search = |objective: &str, more: &[&str]| {
         let all = [&common[..], &["--out", text(&out), "--max-macs", "150k", "--objective", objective], more].concat();
         run("nasbn", &all)

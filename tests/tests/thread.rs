@@ -10,23 +10,9 @@ use std::{
     time::Duration,
 };
 
-use nasbn_tests::{Ran, export, program, run, text};
+use nasbn_tests::{Ran, SMALL, export, program, run, small_bundle, text};
 use serde_json::Value;
 use tempfile::TempDir;
-
-const SPACE: [&str; 8] = ["--space", "nas-bench-macro", "--image-size", "8", "--width", "0.25", "--classes", "10"];
-
-/// A small bundle that all tests read.
-fn bundle() -> &'static Path {
-    static BUNDLE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = BUNDLE.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("bundle");
-        export(&path, &SPACE);
-        (dir, path)
-    });
-    path
-}
 
 /// A short adaptation that all tests read.
 fn checkpoint() -> &'static Path {
@@ -41,14 +27,24 @@ fn checkpoint() -> &'static Path {
 }
 
 fn adapt(out: &Path, more: &[&str]) -> Ran {
-    let mut arguments =
-        vec!["adapt", "--bundle", text(bundle()), "--data", "digits", "--threads", "1", "--out", text(out), "--json"];
+    let mut arguments = vec![
+        "adapt",
+        "--bundle",
+        text(small_bundle()),
+        "--data",
+        "digits",
+        "--threads",
+        "1",
+        "--out",
+        text(out),
+        "--json",
+    ];
     arguments.extend(more);
     run("nasbn", &arguments)
 }
 
 fn with_checkpoint(command: &str, out: &Path, more: &[&str]) -> Ran {
-    let mut arguments = vec![command, "--bundle", text(bundle()), "--checkpoint", text(checkpoint())];
+    let mut arguments = vec![command, "--bundle", text(small_bundle()), "--checkpoint", text(checkpoint())];
     arguments.extend(["--data", "digits", "--threads", "1", "--out", text(out)]);
     if command == "score" {
         arguments.extend(["--reference-paths", "8"]);
@@ -79,7 +75,7 @@ fn a_single_path_learns_the_digits() {
     assert!(losses[0] > 1.5 && *losses.last().unwrap() < 1.2, "{losses:?}");
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     assert_eq!(metrics.lines().count() as u64, summary["steps"].as_u64().unwrap());
-    let arguments = ["subnet", "--bundle", text(bundle()), "--checkpoint", text(&out), "--data", "digits"];
+    let arguments = ["subnet", "--bundle", text(small_bundle()), "--checkpoint", text(&out), "--data", "digits"];
     let subnet = dir.path().join("s");
     let more = ["--path", "22212220", "--json", "--out", text(&subnet)];
     let result: Value = serde_json::from_str(&run("nasbn", &[&arguments[..], &more].concat()).ok().stdout).unwrap();
@@ -106,7 +102,7 @@ fn a_resumed_run_ends_with_the_same_bytes() {
         for attempt in 0.. {
             let resume: &[&str] = if cut.join("checkpoint.postcard").exists() { &["--resume"] } else { &["--force"] };
             let mut arguments =
-                vec!["adapt", "--bundle", text(bundle()), "--data", "digits", "--threads", "1", "--quiet"];
+                vec!["adapt", "--bundle", text(small_bundle()), "--data", "digits", "--threads", "1", "--quiet"];
             arguments.extend(["--out", text(&cut)]);
             arguments.extend(&options);
             arguments.extend(resume);
@@ -155,7 +151,7 @@ fn resuming_with_other_options_or_another_bundle_is_refused() {
     adapt(&out, &["--epochs", "1", "--seed", "9", "--resume"]).fails(2, "seed was 0, is 9");
     adapt(&dir.path().join("none"), &["--resume"]).fails(2, "holds no checkpoint");
     let other = dir.path().join("other");
-    export(&other, &[&SPACE[..], &["--seed", "1"]].concat());
+    export(&other, &[&SMALL[..], &["--seed", "1"]].concat());
     let arguments = ["score", "--bundle", text(&other), "--checkpoint", text(&out), "--data", "digits"];
     run("nasbn", &[&arguments[..], &["--random", "2", "--out", "-"]].concat()).fails(2, "another bundle");
 }
@@ -278,7 +274,7 @@ fn training_that_diverges_stops_and_keeps_the_last_checkpoint() {
     assert!(fs::read(out.join("metrics.jsonl")).unwrap() == metrics, "the old metrics changed");
     adapt(&dir.path().join("new"), &["--epochs", "1", "--rate", "1e6", "--clip-norm", "0"])
         .fails(2, "no checkpoint was written yet");
-    let arguments = ["score", "--bundle", text(bundle()), "--checkpoint", text(&out), "--data", "digits"];
+    let arguments = ["score", "--bundle", text(small_bundle()), "--checkpoint", text(&out), "--data", "digits"];
     run("nasbn", &[&arguments[..], &["--random", "1", "--indicators", "bn_all", "--out", "-"]].concat()).ok();
 }
 
@@ -288,7 +284,8 @@ fn an_interrupted_run_saves_and_goes_on_to_the_same_bytes() {
     let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
     let options = ["--epochs", "6", "--checkpoint-steps", "1"];
     adapt(&whole, &options).ok();
-    let mut arguments = vec!["adapt", "--bundle", text(bundle()), "--data", "digits", "--threads", "1", "--quiet"];
+    let mut arguments =
+        vec!["adapt", "--bundle", text(small_bundle()), "--data", "digits", "--threads", "1", "--quiet"];
     arguments.extend(["--out", text(&cut)]);
     arguments.extend(options);
     let mut child = Command::new(program("nasbn")).args(&arguments).stdout(Stdio::null()).spawn().unwrap();
@@ -341,7 +338,7 @@ fn the_rate_finder_suggests_a_rate() {
     assert!((0.01..5.0).contains(&suggested), "{suggested}");
     assert!(!dir.path().join("c").exists());
     // It writes nothing, so it need not be told where; a run that does must.
-    let arguments = ["adapt", "--bundle", text(bundle()), "--data", "digits", "--threads", "1"];
+    let arguments = ["adapt", "--bundle", text(small_bundle()), "--data", "digits", "--threads", "1"];
     let without = run("nasbn", &[&arguments[..], &["--find-rate", "--path", "22212220", "--json"]].concat()).ok();
     assert_eq!(without.stdout, ran.stdout);
     run("nasbn", &arguments).fails_usage();
@@ -351,7 +348,7 @@ fn the_rate_finder_suggests_a_rate() {
 fn a_damaged_bundle_or_checkpoint_is_one_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     let broken = dir.path().join("broken");
-    copy(bundle(), &broken);
+    copy(small_bundle(), &broken);
     let graph =
         fs::read_dir(broken.join("graphs")).unwrap().map(|e| e.unwrap().path()).find(|p| text(p).ends_with(".onnx"));
     let graph = graph.unwrap();
@@ -397,7 +394,7 @@ fn a_damaged_bundle_or_checkpoint_is_one_clear_error() {
     let ruined = dir.path().join("ruined");
     copy(checkpoint(), &ruined);
     let try_checkpoint = || {
-        let arguments = ["score", "--bundle", text(bundle()), "--checkpoint", text(&ruined), "--data", "digits"];
+        let arguments = ["score", "--bundle", text(small_bundle()), "--checkpoint", text(&ruined), "--data", "digits"];
         run("nasbn", &[&arguments[..], &["--random", "1", "--indicators", "bn_all", "--out", "-"]].concat())
     };
     try_checkpoint().ok();
@@ -475,7 +472,7 @@ fn bad_data_and_arguments_are_refused_before_any_work() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let try_data =
-        |data: &str| run("nasbn", &["adapt", "--bundle", text(bundle()), "--data", data, "--out", text(&out)]);
+        |data: &str| run("nasbn", &["adapt", "--bundle", text(small_bundle()), "--data", data, "--out", text(&out)]);
     try_data("cifar11:x").fails_usage();
     try_data(&format!("cifar10:{}", text(dir.path()))).fails(2, "cifar10");
     try_data(&format!("images:{}", text(dir.path()))).fails(2, text(dir.path()));
@@ -511,7 +508,7 @@ fn a_full_disk_leaves_the_old_files() {
     let line = format!(
         "ulimit -f 8; trap '' XFSZ; exec {} adapt --bundle {} --data digits --epochs 2 --force --quiet --out {}",
         text(&program("nasbn")),
-        text(bundle()),
+        text(small_bundle()),
         text(&out)
     );
     let ran = nasbn_tests::run_command(command.args(["-c", &line]));

@@ -1,5 +1,6 @@
 //! What decides the numbers of a run, by name: the first line of its journal.
 
+use nasbn_models::{Path, Supernet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -34,6 +35,12 @@ pub fn of(
         _ => None,
     });
     objects.flatten().collect()
+}
+
+/// Names networks, in their order.
+pub fn networks(supernet: &Supernet, paths: &[Path]) -> String {
+    let texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
+    hex(&Sha256::digest(texts.join("\n")))
 }
 
 /// Lower-case hexadecimal digits.

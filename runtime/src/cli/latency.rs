@@ -4,11 +4,11 @@ mod measured;
 mod model;
 mod report;
 
-use std::{collections::HashSet, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use nasbn_export::bundle::Bundle;
-use nasbn_models::{Path, Supernet, canonical::CanonicalTable, manifest::MANIFEST_FILE, sample};
+use nasbn_models::{Path, Supernet, manifest::MANIFEST_FILE, sample};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
@@ -208,7 +208,6 @@ pub fn device(board: &Board, provider: Provider) -> String {
 /// Distinct networks, at random or from a file: those to fit to, and those to check on.
 fn networks(supernet: &Supernet, args: &LatencyArgs) -> Result<(Vec<Path>, Vec<Path>), Failure> {
     let (fit, check) = (args.networks as usize, args.check as usize);
-    let canonical = CanonicalTable::new(supernet);
     let drawn = match &args.paths {
         Some(file) => {
             let mut paths = setup::paths_of(file, supernet)?;
@@ -217,9 +216,7 @@ fn networks(supernet: &Supernet, args: &LatencyArgs) -> Result<(Vec<Path>, Vec<P
         }
         None => setup::distinct_random_paths(supernet, fit + check, args.seed),
     };
-    let mut seen = HashSet::new();
-    let drawn = drawn.iter().map(|path| canonical.of(path));
-    let mut all: Vec<Path> = drawn.filter(|path| supernet.is_connected(path) && seen.insert(path.clone())).collect();
+    let mut all = setup::networks(supernet, &drawn);
     all.truncate(fit + check);
     // Where there are fewer than asked for, they are shared out in proportion, but no fit goes short for a long check.
     let share = (all.len() * fit).checked_div(fit + check).unwrap_or(0);

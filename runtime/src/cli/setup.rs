@@ -12,7 +12,7 @@ use std::{
 };
 
 use nasbn_export::bundle::read::Bundle;
-use nasbn_models::{Path, Supernet, manifest::MemoryMode, sample};
+use nasbn_models::{Path, Supernet, canonical::CanonicalTable, manifest::MemoryMode, sample};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
@@ -374,6 +374,14 @@ pub fn random_paths(supernet: &Supernet, count: usize, seed: u64) -> Result<Vec<
         log::warn!("the space has only {} different networks", paths.len());
     }
     Ok(paths)
+}
+
+/// The different networks of paths that lead to the logits, canonical, in the order of their first descriptions.
+pub fn networks(supernet: &Supernet, paths: &[Path]) -> Vec<Path> {
+    let canonical = CanonicalTable::new(supernet);
+    let mut seen = HashSet::new();
+    let paths = paths.iter().map(|path| canonical.of(path));
+    paths.filter(|path| supernet.is_connected(path) && seen.insert(path.clone())).collect()
 }
 
 /// Refuses a root of the board's files that is no directory.

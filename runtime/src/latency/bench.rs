@@ -18,11 +18,15 @@ use super::{
     blocks::Block,
     energy::{Metered, Metering},
     record::Times,
-    stopwatch::{Rules, Verdict, Visit, done, measure},
+    stopwatch::{Rules, Verdict, Visit, done, is_done, measure},
     subject::{GivenShape, Subject, SubjectError},
 };
 use crate::{
-    board::{energy::EnergyMeter, throttle::Snapshot},
+    board::{
+        energy::{EnergyMeter, INTERVAL},
+        power::Rails,
+        throttle::Snapshot,
+    },
     engine::Opener,
     journal::JournalError,
     parameters::Layout,
@@ -101,12 +105,10 @@ pub struct Bench<'a> {
     pub batch: u32,
     /// Set when it is to stop.
     pub interrupted: &'a AtomicBool,
-    /// Rounds thrown away so far because the device throttled.
-    pub throttled: u32,
 }
 
-/// Name under which a 1 stands for every round that was thrown away.
-pub const THROTTLED: &str = "throttled rounds";
+/// Name under which a 1 stands for every round that was thrown away because the device throttled.
+const THROTTLED: &str = "throttled rounds";
 
 /// Name of a block's times.
 pub fn block_name(bundle: &Bundle, block: &Block) -> String {
@@ -119,15 +121,28 @@ pub fn network_name(bundle: &Bundle, path: &Path) -> String {
     format!("network {}", bundle.manifest().supernet.format_path(path))
 }
 
+/// What the name of an energy begins with.
+const ENERGY: &str = "energy ";
+
 /// Name of a network's energy, in nanojoules a run; 0 where the rails told none.
-pub fn energy_name(bundle: &Bundle, path: &Path) -> String {
-    format!("energy {}", bundle.manifest().supernet.format_path(path))
+fn energy_name(bundle: &Bundle, path: &Path) -> String {
+    format!("{ENERGY}{}", bundle.manifest().supernet.format_path(path))
 }
 
 /// Energy of one run of a network, millijoules, if it was measured and the rails told some.
 pub fn energy_of(times: &Times, bundle: &Bundle, path: &Path) -> Option<f64> {
     let nanojoules = times.of(&energy_name(bundle, path)).first().filter(|&&nanojoules| nanojoules > 0);
     nanojoules.map(|&nanojoules| nanojoules as f64 / 1e6)
+}
+
+/// Rounds that were thrown away because the device throttled, over all runs that the record is of.
+pub fn throttled_rounds(times: &Times) -> u32 {
+    u32::try_from(times.of(THROTTLED).len()).unwrap_or(u32::MAX)
+}
+
+/// Run times by name: everything in a record that is neither an energy nor a count.
+pub fn run_times(times: &Times) -> impl Iterator<Item = (&String, &Vec<u64>)> {
+    times.all().iter().filter(|(name, _)| !name.starts_with(ENERGY) && *name != THROTTLED)
 }
 
 impl Bench<'_> {
@@ -153,8 +168,8 @@ impl Bench<'_> {
         self.measure(&mut items, rules, &mut progress)
     }
 
-    /// Measures whole networks, as they would be deployed: a few at a time, all of them gone through several times. With a meter, the
-    /// energy of a run of each of them, too.
+    /// Measures whole networks, as they would be deployed: a few at a time, all of them gone through several times; and,
+    /// where the board has power rails, the energy of a run of each of them.
     ///
     /// # Errors
     /// See [`BenchError`].
@@ -164,9 +179,9 @@ impl Bench<'_> {
         layout: &Layout,
         paths: &[Path],
         rules: &Rules,
-        meter: Option<&EnergyMeter>,
         mut progress: impl FnMut(f64),
     ) -> Result<(), BenchError> {
+        let meter = Rails::find(self.root).and_then(|rails| EnergyMeter::new(rails, INTERVAL).ok());
         let groups = paths.chunks(GROUP).len().max(1) as f64;
         let mut paths: Vec<&Path> = paths.iter().collect();
         let mut rng = ChaCha8Rng::seed_from_u64(rules.seed);
@@ -184,7 +199,7 @@ impl Bench<'_> {
                 let before = f64::from(pass - 1) / f64::from(PASSES);
                 let mut inner = |share: f64| progress(before + (number as f64 + share) / groups / f64::from(PASSES));
                 let known = |path: &Path| {
-                    let timed = done(&[self.times.of(&network_name(bundle, path)).to_vec()], &rules) >= 1.0;
+                    let timed = is_done(self.times.of(&network_name(bundle, path)), &rules);
                     timed && (meter.is_none() || !self.times.of(&energy_name(bundle, path)).is_empty())
                 };
                 let left: Vec<&Path> = group.iter().copied().filter(|path| !known(path)).collect();
@@ -196,8 +211,8 @@ impl Bench<'_> {
                     items.push((name.clone(), subject.map_err(|source| BenchError::Subject { name, source })?));
                 }
                 self.measure(&mut items, &rules, &mut inner)?;
-                for (path, (name, subject)) in left.iter().zip(&mut items) {
-                    if let Some(meter) = meter {
+                if let Some(meter) = &meter {
+                    for (path, (name, subject)) in left.iter().zip(&mut items) {
                         self.energy(&energy_name(bundle, path), (name.as_str(), subject), meter, rules.warmup)?;
                     }
                 }
@@ -226,10 +241,7 @@ impl Bench<'_> {
     ) -> Result<(), BenchError> {
         let names: Vec<String> = items.iter().map(|(name, _)| name.clone()).collect();
         let mut times: Vec<Vec<u64>> = names.iter().map(|name| self.times.of(name).to_vec()).collect();
-        // What is done grows with the rounds; a second list, since the first is being filled.
-        let mut so_far = times.clone();
         let (root, interrupted, record) = (self.root, self.interrupted, &mut *self.times);
-        let throttled = &mut self.throttled;
         let (mut before, mut lost) = (Snapshot::take(root), 0);
         let run = |i: usize| {
             let (name, subject) = &mut items[i];
@@ -243,7 +255,7 @@ impl Bench<'_> {
             let reasons = after.throttled_since(&before);
             before = after;
             if !reasons.is_empty() {
-                (lost, *throttled) = (lost + 1, *throttled + 1);
+                lost += 1;
                 record.add(THROTTLED, &[1])?;
                 let reasons = reasons.join("; ");
                 log::warn!("a round is measured again: {reasons}");
@@ -257,8 +269,8 @@ impl Bench<'_> {
             lost = 0;
             for visit in visits {
                 record.add(&names[visit.item], &visit.times)?;
-                so_far[visit.item].extend(&visit.times);
             }
+            let so_far: Vec<&[u64]> = names.iter().map(|name| record.of(name)).collect();
             progress(done(&so_far, rules));
             Ok(Verdict::Keep)
         };
@@ -282,9 +294,8 @@ impl Bench<'_> {
             let ran = subject.run().map_err(|source| BenchError::Subject { name: name.to_owned(), source });
             ran.map(|_| ())
         };
-        let (record, throttled) = (&mut *self.times, &mut self.throttled);
+        let record = &mut *self.times;
         let lost = |reasons: &str| {
-            *throttled += 1;
             record.add(THROTTLED, &[1])?;
             log::warn!("an energy is measured again: {reasons}");
             Ok(())
@@ -310,4 +321,23 @@ pub fn graph_file(manifest: &Manifest, block: &Block) -> Option<u32> {
         graph.owner == owner && graph.role == Role::Inference && graph.lowering == Lowering::Portable
     };
     manifest.graphs.iter().find(is).map(|graph| graph.file)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::Map;
+
+    use super::*;
+
+    #[test]
+    fn energies_and_lost_rounds_are_no_run_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut times = Times::create(&dir.path().join("r"), &Map::new()).unwrap();
+        for (name, value) in [("network 01", 5), (THROTTLED, 1), ("energy 01", 7), (THROTTLED, 1), ("m.onnx", 3)] {
+            times.add(name, &[value]).unwrap();
+        }
+        let names: Vec<&str> = run_times(&times).map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names, throttled_rounds(&times)), (vec!["m.onnx", "network 01"], 2));
+    }
 }

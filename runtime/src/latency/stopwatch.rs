@@ -48,11 +48,12 @@ pub struct Visit {
 }
 
 /// Share of the measuring that is done, 0 to 1: times and runs that `times` holds against those that are asked for.
-pub fn done(times: &[Vec<u64>], rules: &Rules) -> f64 {
+pub fn done<T: AsRef<[u64]>>(times: &[T], rules: &Rules) -> f64 {
     if times.is_empty() {
         return 1.0;
     }
-    let share = |times: &Vec<u64>| {
+    let share = |times: &T| {
+        let times = times.as_ref();
         let time = total(times) as f64 / (nanoseconds(rules.min_time) as f64).max(1.0);
         let runs = times.len() as f64 / f64::from(rules.min_runs.max(1));
         time.min(runs).min(1.0)
@@ -60,7 +61,8 @@ pub fn done(times: &[Vec<u64>], rules: &Rules) -> f64 {
     times.iter().map(share).sum::<f64>() / times.len() as f64
 }
 
-fn is_done(times: &[u64], rules: &Rules) -> bool {
+/// Whether `times` hold all the time and runs that are asked for.
+pub(super) fn is_done(times: &[u64], rules: &Rules) -> bool {
     times.len() >= rules.min_runs.max(1) as usize && total(times) >= nanoseconds(rules.min_time)
 }
 
@@ -155,7 +157,7 @@ mod tests {
         assert_eq!(runs, [105, 11, 0]);
         assert_eq!(done(&times, &RULES), 1.0);
         assert_eq!(done(&[vec![1_000_000; 50], times[1].clone()], &RULES), 0.75);
-        assert_eq!(done(&[], &RULES), 1.0);
+        assert_eq!(done::<Vec<u64>>(&[], &RULES), 1.0);
     }
 
     #[test]

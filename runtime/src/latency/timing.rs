@@ -46,7 +46,7 @@ impl Timing {
         let deviation = if sorted.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 };
         let rank = |share: f64| sorted[((share * n).ceil() as usize).clamp(1, sorted.len()) - 1] as f64;
         let (early, late) = nanoseconds.split_at(nanoseconds.len() / 2);
-        let drift = match (median(early), median(late)) {
+        let drift = match (middle(&self::sorted(early)), middle(&self::sorted(late))) {
             (Some(early), Some(late)) if early > 0.0 => late / early - 1.0,
             _ => 0.0,
         };
@@ -54,7 +54,7 @@ impl Timing {
             runs: u32::try_from(sorted.len()).unwrap_or(u32::MAX),
             min_ms: ms(min as f64),
             mean_ms: ms(mean),
-            median_ms: ms(median(nanoseconds)?),
+            median_ms: ms(middle(&sorted)?),
             p90_ms: ms(rank(0.90)),
             p95_ms: ms(rank(0.95)),
             p99_ms: ms(rank(0.99)),
@@ -86,8 +86,8 @@ fn sorted(values: &[u64]) -> Vec<u64> {
     sorted
 }
 
-fn median(values: &[u64]) -> Option<f64> {
-    let sorted = sorted(values);
+/// Median of sorted values.
+fn middle(sorted: &[u64]) -> Option<f64> {
     let upper = *sorted.get(sorted.len() / 2)? as f64;
     let lower = sorted[(sorted.len() - 1) / 2] as f64;
     Some(f64::midpoint(lower, upper))

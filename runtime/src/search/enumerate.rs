@@ -4,11 +4,15 @@ use nasbn_models::{Path, Supernet, canonical::CanonicalTable};
 
 use super::{
     ENUMERABLE,
-    archive::{Archive, Assessed, Entry, fronts},
+    archive::{Archive, Assessed, Entry},
+    sieve::Sieve,
 };
 
-/// Networks that are held before all but the best are dropped, and more where many are equally good.
-const HELD: usize = 1 << 14;
+/// Every connected canonical path of a space, in lexicographic order.
+pub(crate) fn networks(supernet: &Supernet) -> impl Iterator<Item = Path> {
+    let canonical = CanonicalTable::new(supernet);
+    supernet.paths().filter(move |path| canonical.is_canonical(path) && supernet.is_connected(path))
+}
 
 /// The networks that no other dominates by [`Assessed::dominates`], in lexicographic order: the Pareto front within
 /// the limits, or those of the least excess where none is within them. `assess` gets every connected canonical path
@@ -17,35 +21,19 @@ pub fn exact(supernet: &Supernet, mut assess: impl FnMut(&Path) -> Assessed) -> 
     if supernet.path_count() > ENUMERABLE {
         return None;
     }
-    let canonical = CanonicalTable::new(supernet);
-    let (mut held, mut most): (Vec<Entry>, usize) = (Vec::new(), HELD);
-    for path in supernet.paths().filter(|path| canonical.is_canonical(path) && supernet.is_connected(path)) {
+    let mut sieve = Sieve::new(0, 0, 0);
+    for path in networks(supernet) {
         let assessed = assess(&path);
-        held.push(Entry { path, assessed });
-        if held.len() >= most {
-            held = best(held);
-            // What is best so far is not to be sorted again for every few that join it.
-            most = HELD.max(2 * held.len());
-        }
+        sieve.push(Entry { path, assessed });
     }
-    Some(Archive::new(best(held)))
-}
-
-/// Those that none of the others dominates.
-fn best(entries: Vec<Entry>) -> Vec<Entry> {
-    let assessed: Vec<Assessed> = entries.iter().map(|entry| entry.assessed).collect();
-    let mut kept = vec![false; entries.len()];
-    for &i in fronts(&assessed).first().into_iter().flatten() {
-        kept[i] = true;
-    }
-    entries.into_iter().zip(kept).filter_map(|(entry, kept)| kept.then_some(entry)).collect()
+    Some(sieve.end().archive)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::*;
+    use super::{super::sieve::HELD, *};
     use crate::testing::chain;
 
     /// A score and a cost with ties, a limit that some networks exceed, and some without a score.

@@ -5,7 +5,7 @@
 //! the winner is the best of those that keep the limits *as measured*; those that do not are replaced. Random search gets
 //! as many dear evaluations, measured together with the finalists'.
 
-use nasbn_models::{Path, Supernet, canonical::CanonicalTable};
+use nasbn_models::{Path, Supernet};
 use serde::Serialize;
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     archive::{Archive, Assessed, Entry},
     breed::Breeder,
     choose::choose,
+    enumerate::networks,
     nsga2::{self, Nsga2Error, Nsga2Options},
     pareto::number_order,
     sieve::{Sieve, Sieved},
@@ -154,7 +155,7 @@ pub fn search<E>(
     let most = plan.finalists.saturating_mul(1 + plan.replacements);
     let listed: Option<Box<dyn Iterator<Item = Path> + '_>> = match among {
         Some(paths) => Some(Box::new(paths.iter().cloned())),
-        None if plan.free && supernet.path_count() <= ENUMERABLE => Some(Box::new(canonical_paths(supernet))),
+        None if plan.free && supernet.path_count() <= ENUMERABLE => Some(Box::new(networks(supernet))),
         None => None,
     };
     let (method, looked_at, archive, random) = match listed {
@@ -219,12 +220,6 @@ fn longer(finalists: &[Finalist]) -> f64 {
     let mut ratios: Vec<f64> = finalists.iter().map(ratio).filter(|ratio| ratio.is_finite()).collect();
     ratios.sort_by(f64::total_cmp);
     ratios.get(ratios.len() / 2).copied().unwrap_or(1.0).max(1.0)
-}
-
-/// Every connected canonical path of a space.
-fn canonical_paths(supernet: &Supernet) -> impl Iterator<Item = Path> {
-    let canonical = CanonicalTable::new(supernet);
-    supernet.paths().filter(move |path| canonical.is_canonical(path) && supernet.is_connected(path))
 }
 
 /// A look at every one of different networks.

@@ -11,7 +11,7 @@ use super::{
 use nasbn_models::sample;
 
 /// Networks that are held before all but those worth keeping are dropped.
-const HELD: usize = 1 << 14;
+pub(super) const HELD: usize = 1 << 14;
 
 /// Keeps what matters of networks that are told one after another, whatever their number.
 pub(crate) struct Sieve {

@@ -1,36 +1,25 @@
 //! `nasbn latency --bundle`: the table of this machine.
 
-use std::{path::Path as FsPath, time::Duration};
+use std::{collections::HashMap, path::Path as FsPath, time::Duration};
 
 use nasbn_export::bundle::Bundle;
-use nasbn_models::{Path, Supernet};
+use nasbn_models::Path;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{LatencyArgs, conditions, networks, noise, pairs, report};
 use crate::{
-    board::{
-        Board,
-        energy::{EnergyMeter, INTERVAL},
-        power::Rails,
-    },
+    board::Board,
     cli::{Failure, fingerprint, output, running, setup},
     journal,
     latency::{
         BlockTime, LatencyTable, NetworkTime, Timing,
-        bench::{Bench, THROTTLED, block_name, energy_of, network_name},
+        bench::{Bench, block_name, energy_of, network_name, run_times, throttled_rounds},
         distinct,
         record::Times,
     },
     parameters::Layout,
     path_table::PathTable,
 };
-
-/// Names networks, in their order.
-fn names(supernet: &Supernet, paths: &[Path]) -> String {
-    let texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
-    fingerprint::hex(&Sha256::digest(texts.join("\n")))
-}
 
 /// A table, and the times that it was made of, which are to be removed once it is written.
 pub struct Measured {
@@ -62,7 +51,10 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
         ("nasbn", json!(env!("CARGO_PKG_VERSION"))),
         ("conditions", json!(conditions)),
         ("blocks", json!(of_blocks)),
-        ("networks", json!([of_networks, names(supernet, &fit), names(supernet, &check)])),
+        (
+            "networks",
+            json!([of_networks, fingerprint::networks(supernet, &fit), fingerprint::networks(supernet, &check)]),
+        ),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into_iter()
@@ -71,22 +63,15 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
     let mut times = if args.resume { Times::resume(&file, &run)? } else { Times::create(&file, &run)? };
     let interrupted = setup::interrupted();
     let bar = output::bar(1000, args.output.quiet);
-    let mut bench = Bench {
-        opener: &opener,
-        times: &mut times,
-        root: &args.root,
-        batch: args.batch,
-        interrupted: &interrupted,
-        throttled: 0,
-    };
+    let mut bench =
+        Bench { opener: &opener, times: &mut times, root: &args.root, batch: args.batch, interrupted: &interrupted };
     let blocks = distinct(supernet);
     bar.set_message(format!("{} blocks", blocks.len()));
     let show = |share: f64| bar.set_position((1000.0 * share) as u64);
     bench.blocks(bundle, &blocks, &of_blocks, show)?;
-    let meter = Rails::find(&args.root).and_then(|rails| EnergyMeter::new(rails, INTERVAL).ok());
     let all: Vec<Path> = fit.iter().chain(&check).cloned().collect();
     bar.set_message(format!("{} networks", all.len()));
-    bench.networks(bundle, &layout, &all, &of_networks, meter.as_ref(), show)?;
+    bench.networks(bundle, &layout, &all, &of_networks, show)?;
     bar.finish_and_clear();
 
     let mut block_times = Vec::new();
@@ -105,30 +90,31 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
     let sums = PathTable::of_edges(supernet, median);
     let mut table = LatencyTable::new(conditions, before, Board::read(&args.root), sums);
     table.placement = placement;
-    let timing = |path: &Path| Timing::of(times.of(&network_name(bundle, path)));
-    let latency = |path: &Path| timing(path).map(|timing| timing.median_ms);
+    let timings: HashMap<&Path, Timing> =
+        all.iter().filter_map(|path| Some((path, Timing::of(times.of(&network_name(bundle, path)))?))).collect();
+    let latency = |path: &Path| timings.get(path).map(|timing| timing.median_ms);
     let energy = |path: &Path| energy_of(&times, bundle, path);
     let energies = (pairs(&fit, energy), pairs(&check, energy));
     table.fit(supernet, &pairs(&fit, latency), &pairs(&check, latency), energies);
-    let whole = |(path, in_fit): (&Path, bool)| {
-        let predicted_ms = table.latency(path);
-        let (path, energy_mj) = (supernet.format_path(path), energy(path));
-        move |timing| NetworkTime { path, timing, predicted_ms, in_fit, energy_mj }
+    // Those of the fit stand first.
+    let whole = |(number, path): (usize, &Path)| {
+        Some(NetworkTime {
+            path: supernet.format_path(path),
+            timing: timings.get(path)?.clone(),
+            predicted_ms: table.latency(path),
+            in_fit: number < fit.len(),
+            energy_mj: energy(path),
+        })
     };
-    let taken = fit.iter().map(|path| (path, true)).chain(check.iter().map(|path| (path, false)));
-    let networks: Vec<NetworkTime> =
-        taken.filter_map(|(path, in_fit)| timing(path).map(whole((path, in_fit)))).collect();
-    (table.networks, table.throttled_rounds) = (networks, times.of(THROTTLED).len() as u32);
+    let networks = all.iter().enumerate().filter_map(whole).collect();
+    (table.networks, table.throttled_rounds) = (networks, throttled_rounds(&times));
     let timings = || block_times.iter().map(|b| &b.timing).chain(table.networks.iter().map(|n| &n.timing));
     let noisy = timings().filter(|timing| timing.is_noisy()).count();
     let worst = timings().map(|timing| timing.variation).fold(0.0, f64::max);
     noise(noisy, timings().count(), worst, args.output.quiet);
     table.blocks = block_times;
     if let Some(file) = &args.export_times {
-        report::export_times(
-            file,
-            times.all().iter().filter(|(name, _)| !name.starts_with("energy ") && *name != THROTTLED),
-        )?;
+        report::export_times(file, run_times(&times))?;
     }
     Ok(Measured { table, times })
 }

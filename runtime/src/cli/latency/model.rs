@@ -16,7 +16,7 @@ use crate::{
     engine::Model,
     latency::{
         Subject, SubjectError, Timing,
-        bench::{Bench, BenchError},
+        bench::{Bench, BenchError, run_times, throttled_rounds},
         record::Times,
     },
     provider::{self, EngineCache, Placement, PlacementError, Precision, Provider},
@@ -93,17 +93,10 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     let rules = args.rules(Duration::from_millis(200), Duration::from_secs(3), Duration::from_millis(50));
     let interrupted = setup::interrupted();
     let bar = output::bar(1000, args.output.quiet);
-    let mut bench = Bench {
-        opener: &opener,
-        times: &mut times,
-        root: &args.root,
-        batch: args.batch,
-        interrupted: &interrupted,
-        throttled: 0,
-    };
+    let mut bench =
+        Bench { opener: &opener, times: &mut times, root: &args.root, batch: args.batch, interrupted: &interrupted };
     let mut items = [(name.clone(), subject)];
     let result = bench.measure(&mut items, &rules, &mut |share| bar.set_position((1000.0 * share) as u64));
-    let throttled_rounds = bench.throttled;
     bar.finish_and_clear();
     match result {
         // What there is of a model that is measured in one go is of no use.
@@ -116,7 +109,7 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("{name}: no run was measured")).hint("raise --min-time"));
     };
     if let Some(file) = &args.export_times {
-        report::export_times(file, times.all())?;
+        report::export_times(file, run_times(&times))?;
     }
     noise(usize::from(latency.is_noisy()), 1, latency.variation, args.output.quiet);
     let report = Report {
@@ -131,7 +124,7 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         batch,
         throughput: latency.throughput(batch),
         latency,
-        throttled_rounds,
+        throttled_rounds: throttled_rounds(&times),
         after: Board::read(&args.root),
         before,
         model: name,

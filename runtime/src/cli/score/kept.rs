@@ -2,7 +2,6 @@
 
 use nasbn_models::{Path, Supernet};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::ScoreArgs;
 use crate::{
@@ -83,10 +82,8 @@ pub fn described(
     data: Option<&Dataset>,
     paths: &[Path],
 ) -> Map<String, Value> {
-    let supernet = session.network.supernet();
-    let texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
     let more = json!({
-        "paths (--random, --paths)": fingerprint::hex(&Sha256::digest(texts.join("\n"))),
+        "paths (--random, --paths)": fingerprint::networks(session.network.supernet(), paths),
         "indicators": options.selection.to_string(),
         "mc_batches": args.mc.mc_batches,
         "mc_images": args.mc.mc_images,

@@ -1,11 +1,12 @@
 //! The network of the best objective within a latency budget, as measured on this machine.
 
 mod candidates;
+mod demands;
 mod outcome;
 
-use std::{collections::HashSet, fs, path::Path as FsPath, sync::atomic::Ordering};
+use std::{fs, path::Path as FsPath, sync::atomic::Ordering};
 
-use nasbn_models::{Path, Supernet, canonical::CanonicalTable, cost::CostTable, manifest::MemoryMode};
+use nasbn_models::{Path, canonical::CanonicalTable, cost::CostTable, manifest::MemoryMode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -25,6 +26,7 @@ use crate::{
     },
 };
 use candidates::{Candidates, Source};
+use demands::Demands;
 
 /// Times that as many networks as finalists may be measured besides, for those that do not keep the budget.
 const REPLACEMENTS: usize = 3;
@@ -56,7 +58,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         seed: args.seed,
     };
     let among = match &args.paths {
-        Some(file) => Some(listed(&supernet, file)?),
+        Some(file) => Some(setup::networks(&supernet, &setup::paths_of(file, &supernet)?)),
         None => None,
     };
     if args.dry_run {
@@ -81,7 +83,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     let encoded = table.encode().map_err(|error| latency::at(file, &error))?;
     let options = json!({
         "plan": plan, "limits": limits, "min_time": args.min_time, "table": fingerprint::hex(&Sha256::digest(&encoded)),
-        "among": among.as_ref().map(|among| digest_of(&supernet, among)),
+        "among": among.as_ref().map(|among| fingerprint::networks(&supernet, among)),
     });
     let run = described(args, (objective, options), &session, &parameters, &data);
     // The times first: without them nothing is begun, and the record alone would be in the way of the next start.
@@ -116,12 +118,8 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         _ => None,
     };
     let costs = CostTable::new(&supernet);
-    let limits_of_costs = args.limits();
     let opener = session.network.opener()?;
-    let keeps = |path: &Path| {
-        let energy = table.energy(path).zip(args.energy_budget).is_none_or(|(energy, limit)| energy <= limit);
-        limits_of_costs.excess(&costs.cost(path)) <= 0.0 && energy
-    };
+    let demands = Demands { limits: &limits, costs: &costs, table: &table };
     let source = match &composite {
         Some(composite) => Source::Composite {
             network: &mut session.network,
@@ -137,7 +135,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         supernet: &supernet,
         costs: &costs,
         table: &table,
-        limits: &limits,
+        demands,
         indicator: objective.indicator,
         source,
         record: &mut record,
@@ -148,7 +146,6 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         seed: args.seed,
         interrupted: &interrupted,
         quiet: args.output.quiet,
-        throttled: 0,
     };
     let candidates = std::cell::RefCell::new(candidates);
     let bar = output::bar(0, args.output.quiet);
@@ -158,7 +155,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         &plan,
         among.as_deref(),
         |path| candidates.borrow_mut().cheap(path),
-        keeps,
+        |path| demands.of(path).iter().filter(|demand| !demand.is_latency).all(|demand| demand.excess() == 0.0),
         |paths: &[Path]| candidates.borrow_mut().dear(paths),
         |done, total| {
             bar.set_length(total as u64);
@@ -166,12 +163,13 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         },
     );
     bar.finish_and_clear();
-    let throttled_rounds = candidates.into_inner().throttled;
+    drop(candidates);
     let found = found?;
     let outcome = outcome::Outcome {
         args,
         objective,
         table: &table,
+        demands,
         limits,
         supernet: &supernet,
         costs: &costs,
@@ -179,7 +177,6 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         composite: composite.as_ref(),
         found: &found,
         conditions: now,
-        throttled_rounds,
         before,
     };
     let report = match &found.winner {
@@ -202,27 +199,11 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     }
 }
 
-/// The different networks of a file that lead to the logits.
-fn listed(supernet: &Supernet, file: &FsPath) -> Result<Vec<Path>, Failure> {
-    let canonical = CanonicalTable::new(supernet);
-    let mut seen = HashSet::new();
-    let paths = setup::paths_of(file, supernet)?;
-    let paths = paths.iter().map(|path| canonical.of(path));
-    Ok(paths.filter(|path| supernet.is_connected(path) && seen.insert(path.clone())).collect())
-}
-
 /// Removes a directory that this run has made, unless something else stands in it.
 fn remove_if_new(out: &FsPath, present: bool) {
     if !present {
         let _ = fs::remove_dir(out);
     }
-}
-
-/// Names a set of networks.
-fn digest_of(supernet: &Supernet, paths: &[Path]) -> String {
-    let mut texts: Vec<String> = paths.iter().map(|path| supernet.format_path(path)).collect();
-    texts.sort();
-    fingerprint::hex(&Sha256::digest(texts.join("\n")))
 }
 
 /// Whether the table may be used here; and the conditions here.
@@ -248,12 +229,8 @@ fn check(
         return Err(Failure::usage(format!("{} has no energies, so --energy-budget cannot be kept", file.display()))
             .hint("measure the table on a board whose power rails can be read (see `nasbn doctor`)"));
     }
-    match fs::metadata(&args.out) {
-        Ok(found) if !found.is_dir() => {
-            Err(Failure::usage(format!("{} is no directory", args.out.display())).hint("name a directory with --out"))
-        }
-        _ => Ok(now),
-    }
+    outputs::directory(&args.out)?;
+    Ok(now)
 }
 
 /// What the search would look at and measure.

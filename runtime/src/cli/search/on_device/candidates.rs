@@ -10,10 +10,6 @@ use nasbn_export::bundle::Bundle;
 use nasbn_models::{Path, Supernet, cost::CostTable};
 
 use crate::{
-    board::{
-        energy::{EnergyMeter, INTERVAL},
-        power::Rails,
-    },
     cli::{Exit, Failure, output, search::check_interrupted},
     composite::{self, Composite, CompositeError, ReferenceOptions},
     data::Dataset,
@@ -26,10 +22,11 @@ use crate::{
     },
     network::Network,
     parameters::{BnParameters, Layout},
-    report::BudgetLimits,
     score::Scorer,
     search::{archive::Assessed, finalists::Dear, record::Record},
 };
+
+use super::demands::{Demand, Demands};
 
 /// Where scores come from.
 pub enum Source<'a> {
@@ -51,7 +48,7 @@ pub struct Candidates<'a> {
     pub supernet: &'a Supernet,
     pub costs: &'a CostTable,
     pub table: &'a LatencyTable,
-    pub limits: &'a BudgetLimits,
+    pub demands: Demands<'a>,
     pub indicator: &'static Indicator,
     pub source: Source<'a>,
     pub record: &'a mut Record,
@@ -62,8 +59,6 @@ pub struct Candidates<'a> {
     pub seed: u64,
     pub interrupted: &'a AtomicBool,
     pub quiet: bool,
-    /// Rounds thrown away so far because the device throttled.
-    pub throttled: u32,
 }
 
 impl Candidates<'_> {
@@ -71,15 +66,7 @@ impl Candidates<'_> {
     pub fn cheap(&mut self, path: &Path) -> Result<Assessed, Failure> {
         let cost = self.costs.cost(path);
         let latency = self.table.latency(path);
-        let over = |value: f64, limit: Option<f64>| limit.map_or(0.0, |limit| (value / limit - 1.0).max(0.0));
-        let excess = [
-            over(latency, Some(self.limits.latency_ms)),
-            self.table.energy(path).map_or(0.0, |energy| over(energy, self.limits.energy_mj)),
-            over(cost.macs as f64, self.limits.macs.map(|m| m as f64)),
-            over(cost.params as f64, self.limits.params.map(|p| p as f64)),
-            over(cost.peak_activation_bytes as f64, self.limits.memory_bytes.map(|b| b as f64)),
-        ];
-        let excess = excess.into_iter().fold(0.0, f64::max);
+        let excess = self.demands.of(path).iter().map(Demand::excess).fold(0.0, f64::max);
         let score = match &mut self.source {
             Source::Composite { composite, .. } => composite.score(path),
             Source::Indicator(scorer) => match catalogue::cost(self.indicator, &cost) {
@@ -152,19 +139,16 @@ impl Candidates<'_> {
             visit: Duration::from_millis(30),
             seed: self.seed,
         };
-        let meter = Rails::find(self.root).and_then(|rails| EnergyMeter::new(rails, INTERVAL).ok());
         let mut bench = Bench {
             opener: self.opener,
             times: self.times,
             root: self.root,
             batch: self.table.conditions.batch,
             interrupted: self.interrupted,
-            throttled: 0,
         };
         let layout = Layout::new(self.supernet);
         let show = |share: f64| bar.set_position((1000.0 * share) as u64);
-        let measured = bench.networks(self.bundle, &layout, paths, &rules, meter.as_ref(), show);
-        self.throttled += bench.throttled;
+        let measured = bench.networks(self.bundle, &layout, paths, &rules, show);
         bar.finish_and_clear();
         Ok(measured?)
     }

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use nasbn_models::{Path, Supernet, cost::CostTable};
 
-use super::{Objective, ReportImages, SearchArgs};
+use super::{
+    Objective, ReportImages, SearchArgs,
+    demands::{Demand, Demands},
+};
 use crate::{
     atomic,
     board::Board,
@@ -12,7 +15,11 @@ use crate::{
     composite::Composite,
     data::Normaliser,
     indicators::catalogue::Measurement,
-    latency::{Conditions, LatencyTable, Timing, bench::network_name, record::Times},
+    latency::{
+        Conditions, LatencyTable, Timing,
+        bench::{network_name, throttled_rounds},
+        record::Times,
+    },
     parameters::BnParameters,
     report::{self, BudgetLimits, MeasuredNetwork, PartOfScore, PointOfFront, SearchReport, TableSummary},
     search::{
@@ -32,6 +39,7 @@ pub struct Outcome<'a> {
     pub args: &'a SearchArgs,
     pub objective: &'a Objective,
     pub table: &'a LatencyTable,
+    pub demands: Demands<'a>,
     pub limits: BudgetLimits,
     pub supernet: &'a Supernet,
     pub costs: &'a CostTable,
@@ -40,7 +48,6 @@ pub struct Outcome<'a> {
     pub found: &'a Found,
     /// Under what conditions finalists were measured.
     pub conditions: Conditions,
-    pub throttled_rounds: u32,
     pub before: Board,
 }
 
@@ -91,7 +98,7 @@ impl Outcome<'_> {
             method: found.method,
             looked_at: found.looked_at,
             measured: distinct.len(),
-            throttled_rounds: self.throttled_rounds,
+            throttled_rounds: throttled_rounds(self.times),
             conditions: self.conditions.clone(),
             report_images: winning.validation.map_or(0, |validation| validation.images),
             winner: winning,
@@ -186,24 +193,6 @@ impl Outcome<'_> {
         })
     }
 
-    /// The limits that a path exceeds by what is known before it is measured, each with what it takes.
-    fn exceeded(&self, path: &Path) -> Vec<String> {
-        let (cost, limits) = (self.costs.cost(path), self.limits);
-        let whole = |value: u64, limit: Option<u64>| (value as f64, limit.map(|limit| limit as f64));
-        let all = [
-            ("--budget", "ms predicted", (self.table.latency(path), Some(limits.latency_ms))),
-            ("--energy-budget", "mJ predicted", (self.table.energy(path).unwrap_or(0.0), limits.energy_mj)),
-            ("--max-macs", "MACs", whole(cost.macs, limits.macs)),
-            ("--max-params", "parameters", whole(cost.params, limits.params)),
-            ("--max-memory", "bytes", whole(cost.peak_activation_bytes, limits.memory_bytes)),
-        ];
-        let over = |(value, limit): (f64, Option<f64>)| limit.filter(|&limit| value > limit);
-        let said = |(name, unit, pair): (&str, &str, (f64, Option<f64>))| {
-            over(pair).map(|limit| format!("{name}: {} {unit}, {limit} at most", pair.0))
-        };
-        all.into_iter().filter_map(said).collect()
-    }
-
     /// Why there is no winner.
     pub fn nothing_fits(&self) -> Failure {
         let budget = self.limits.latency_ms;
@@ -225,7 +214,7 @@ impl Outcome<'_> {
             (None, Some(nearest)) => format!(
                 "no network is within the limits: the nearest found, {}, does not keep {}",
                 self.supernet.format_path(&nearest.path),
-                self.exceeded(&nearest.path).join("; ")
+                self.demands.of(&nearest.path).iter().filter_map(Demand::over).collect::<Vec<_>>().join("; ")
             ),
             _ => "no network within the limits has a score that is a number".to_owned(),
         };
