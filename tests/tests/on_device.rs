@@ -197,7 +197,8 @@ fn a_table_of_other_conditions_is_refused_by_name() {
     search(&out, &["--latency", text(&file)]).fails(2, "damaged");
     fs::write(&file, b"path,latency\n").unwrap();
     search(&out, &["--latency", text(&file)]).fails(2, "no latency table");
-    search(&out, &["--latency", text(&dir.path().join("none"))]).fails(2, "none");
+    let missing = search(&out, &["--latency", text(&dir.path().join("none"))]).fails(2, "none");
+    assert!(missing.stderr.contains("nasbn latency --bundle"), "{}", missing.stderr);
 }
 
 #[test]

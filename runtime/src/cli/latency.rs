@@ -266,6 +266,11 @@ impl LatencyArgs {
     }
 }
 
+/// Reads a table's file.
+pub fn read(file: &std::path::Path) -> Result<LatencyTable, Failure> {
+    LatencyTable::read(file).map_err(|error| at(file, &error).hint(error.hint()))
+}
+
 /// A table that cannot be read, written or used.
 pub fn at(file: &std::path::Path, error: &TableError) -> Failure {
     match error {
