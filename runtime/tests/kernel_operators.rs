@@ -8,10 +8,9 @@ use std::path::Path;
 
 use nasbn_runtime::kernels::{
     Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, SampleGradients, Serial, Statistics, Trained,
-    global_avg_pool, global_avg_pool_grad, operators,
+    global_avg_pool, global_avg_pool_grad,
 };
-use nasbn_runtime::ort_library;
-use ort::session::builder::GraphOptimizationLevel;
+use nasbn_runtime::{engine::Opener, ort_library};
 use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor;
 
@@ -34,13 +33,7 @@ fn session(name: &str) -> Option<ort::Result<Session>> {
     };
     let environment = ort_library::load(&library, THREADS).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kernels").join(format!("{name}.onnx"));
-    let open = || {
-        Session::builder(&environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_operators(operators::domain()?)?
-            .commit_from_file(file)
-    };
-    Some(open())
+    Some(Opener::new(environment).and_then(|opener| opener.file(&file)))
 }
 
 fn run(session: &mut Session, inputs: &[Named<'_>]) -> ort::Result<Vec<Vec<f32>>> {
