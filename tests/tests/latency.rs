@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use nasbn_runtime::latency::LatencyTable;
+use nasbn_runtime::latency::{LatencyTable, Statistic};
 use nasbn_tests::{Ran, export, program, run, run_command, shared_data, small_bundle, text};
 use serde_json::Value;
 
@@ -59,6 +59,31 @@ fn a_table_tells_every_block_and_predicts_every_network() {
     }
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn the_statistic_that_is_asked_for_is_the_one_predicted_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    for (word, statistic) in [("median", Statistic::Median), ("p10", Statistic::P10), ("min", Statistic::Min)] {
+        let out = dir.path().join(word);
+        let printed = latency(&out, &[&SHORT[..], &["--statistic", word]].concat()).ok().stdout;
+        assert_eq!(printed.contains("predicted is"), statistic != Statistic::Median, "{printed}");
+        let table = LatencyTable::read(&out).unwrap();
+        assert_eq!(table.statistic, statistic);
+        let errors = |of: Statistic| -> f64 {
+            let checked: Vec<f64> = (table.networks.iter().filter(|network| !network.in_fit))
+                .map(|network| (network.predicted_ms / network.timing.statistic(of) - 1.0).abs())
+                .collect();
+            checked.iter().sum::<f64>() / checked.len() as f64
+        };
+        assert!((errors(statistic) - table.error.unwrap().mape).abs() < 1e-9);
+        // The blocks are those of the statistic, too.
+        let base: f64 = (table.blocks.iter().filter(|block| block.key.contains("stem") || block.key.contains("head")))
+            .map(|block| block.timing.statistic(statistic))
+            .sum();
+        let intercept = serde_json::to_value(&table.sums).unwrap()["intercept"].as_f64().unwrap();
+        assert!((intercept - base).abs() < 1e-9, "{intercept} {base}");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::{
     board::Board,
     journal,
     latency::{
-        Conditions, GivenShape, LatencyTable, MOST_IMAGES, Measured, NOISY, Rules, TableError,
+        Conditions, GivenShape, LatencyTable, MOST_IMAGES, Measured, NOISY, Rules, Statistic, TableError,
         bench::BenchError,
         import::{self, ImportError},
         record::Times,
@@ -74,6 +74,10 @@ pub struct LatencyArgs {
     /// Least number of runs that each is measured
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     min_runs: u32,
+    /// Which of the run times of a block or network is predicted. On a machine that others use as well, medians differ from
+    /// hour to hour; a search keeps its budget by the median as measured, whatever is predicted
+    #[arg(long, value_enum, default_value_t = Statistic::Median, conflicts_with_all = ["onnx", "import"])]
+    statistic: Statistic,
     /// Take whole networks from this file instead of at random: a CSV file with a column `path` or `arch`, or a path a
     /// line; they are shuffled, and equal ones taken once
     #[arg(long, value_name = "FILE", conflicts_with_all = ["onnx", "import"])]
@@ -295,7 +299,7 @@ fn noise(noisy: usize, of: usize, worst: f64, quiet: bool) {
     if noisy > 0 && !quiet {
         output::words(format_args!(
             "warning: the times of {noisy} of {of} vary by more than {:.1} % (at worst {:.0} %); hint: leave the machine \
-             alone and lock its clocks (see `nasbn doctor`), or raise --min-time",
+             alone and lock its clocks (see `nasbn doctor`), raise --min-time, or predict a statistic that noise moves less (--statistic p10)",
             100.0 * NOISY,
             100.0 * worst
         ));

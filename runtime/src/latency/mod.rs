@@ -17,4 +17,4 @@ pub use correction::{Correction, Measured, Method, PredictionError};
 pub use stopwatch::{Rules, Verdict, Visit, done, measure};
 pub use subject::{GivenShape, Subject, SubjectError};
 pub use table::{BlockTime, Conditions, LatencyTable, MOST_IMAGES, NetworkTime, TableError};
-pub use timing::{NOISY, Timing, nanoseconds};
+pub use timing::{NOISY, Statistic, Timing, nanoseconds};

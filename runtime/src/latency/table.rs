@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 
 use super::{
     correction::{Correction, Measured, Method, PredictionError},
-    timing::Timing,
+    timing::{Statistic, Timing},
 };
 use crate::{atomic, board::Board, bounded, path_table::PathTable, provider::Placement};
 
 /// First bytes of a table's file.
 const MAGIC: [u8; 8] = *b"NASBNLAT";
 /// Version of the format.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 /// Bytes of the SHA-256 that a table ends with.
 const DIGEST_BYTES: usize = 32;
 /// Largest table that is read, bytes: room for all networks that can be asked for.
@@ -95,6 +95,8 @@ pub struct LatencyTable {
     pub after: Board,
     /// Rounds that were thrown away because the device throttled.
     pub throttled_rounds: u32,
+    /// Which of the run times of blocks and networks is predicted.
+    pub statistic: Statistic,
     /// Where nodes ran: those of one network and, with another provider than the CPU, of every block. None for latencies that
     /// were measured elsewhere, and where no profile could be read.
     pub placement: Option<Placement>,
@@ -184,6 +186,7 @@ impl LatencyTable {
             before,
             after,
             throttled_rounds: 0,
+            statistic: Statistic::default(),
             placement: None,
             blocks: Vec::new(),
             networks: Vec::new(),

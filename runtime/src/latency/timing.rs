@@ -7,6 +7,29 @@ use serde::{Deserialize, Serialize};
 /// Coefficient of variation above which times count as noisy.
 pub const NOISY: f64 = 0.025;
 
+/// Which of a thing's run times stands for it in predictions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Statistic {
+    /// The median: what one run usually takes
+    #[default]
+    Median,
+    /// The 10th percentile: what one run takes when nothing else wants the processor
+    P10,
+    /// The least
+    Min,
+}
+
+impl std::fmt::Display for Statistic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Median => "median",
+            Self::P10 => "10th percentile",
+            Self::Min => "minimum",
+        })
+    }
+}
+
 /// Times of one thing that was run many times, milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
@@ -16,7 +39,9 @@ pub struct Timing {
     pub min_ms: f64,
     /// Arithmetic mean.
     pub mean_ms: f64,
-    /// Median: what predictions are made of.
+    /// 10th percentile.
+    pub p10_ms: f64,
+    /// Median.
     pub median_ms: f64,
     /// 90th percentile.
     pub p90_ms: f64,
@@ -54,6 +79,7 @@ impl Timing {
             runs: u32::try_from(sorted.len()).unwrap_or(u32::MAX),
             min_ms: ms(min as f64),
             mean_ms: ms(mean),
+            p10_ms: ms(rank(0.10)),
             median_ms: ms(middle(&sorted)?),
             p90_ms: ms(rank(0.90)),
             p95_ms: ms(rank(0.95)),
@@ -62,6 +88,15 @@ impl Timing {
             variation: if mean > 0.0 { deviation / mean } else { 0.0 },
             drift,
         })
+    }
+
+    /// One of them, milliseconds.
+    pub fn statistic(&self, which: Statistic) -> f64 {
+        match which {
+            Statistic::Median => self.median_ms,
+            Statistic::P10 => self.p10_ms,
+            Statistic::Min => self.min_ms,
+        }
     }
 
     /// Whether runs differed by more than [`NOISY`].
@@ -108,7 +143,9 @@ mod tests {
         let timing = Timing::of(&times).unwrap();
         assert_eq!((timing.runs, timing.min_ms, timing.max_ms), (100, 1.0, 100.0));
         assert_eq!((timing.mean_ms, timing.median_ms), (50.5, 50.5));
-        assert_eq!((timing.p90_ms, timing.p95_ms, timing.p99_ms), (90.0, 95.0, 99.0));
+        assert_eq!((timing.p10_ms, timing.p90_ms, timing.p95_ms, timing.p99_ms), (10.0, 90.0, 95.0, 99.0));
+        let statistics = [Statistic::Min, Statistic::P10, Statistic::Median].map(|which| timing.statistic(which));
+        assert_eq!(statistics, [1.0, 10.0, 50.5]);
         // The variance of 1..=n is n (n + 1) / 12.
         assert!((timing.variation - (100.0 * 101.0 / 12.0f64).sqrt() / 50.5).abs() < EXACT);
         assert!((timing.throughput(2) - 2e3 / 50.5).abs() < EXACT && timing.is_noisy());

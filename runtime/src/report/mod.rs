@@ -7,14 +7,14 @@ use serde::Serialize;
 
 use crate::{
     board::Board,
-    latency::{Conditions, LatencyTable, PredictionError, Timing},
+    latency::{Conditions, LatencyTable, PredictionError, Statistic, Timing},
     provider::Placement,
     search::{FoundBy, Method},
     validation::Validation,
 };
 
 /// Version of the layout of `result.json`.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// `result.json` of a search with a latency table.
 #[derive(Clone, Debug, Serialize)]
@@ -178,7 +178,9 @@ pub struct TableSummary {
     pub error_of_sums: Option<PredictionError>,
     /// Error of its prediction on them.
     pub error: Option<PredictionError>,
-    /// Predicted and measured latency, milliseconds, of the networks that were not in the fit; empty for imported tables.
+    /// Which of the run times is predicted.
+    pub statistic: Statistic,
+    /// Predicted and measured latency (that statistic of it), milliseconds, of the networks that were not in the fit; empty for imported tables.
     pub checked: Vec<(f64, f64)>,
 }
 
@@ -191,7 +193,8 @@ impl TableSummary {
             placement: table.placement.clone(),
             error_of_sums: table.error_of_sums,
             error: table.error,
-            checked: checked.map(|network| (network.predicted_ms, network.timing.median_ms)).collect(),
+            statistic: table.statistic,
+            checked: checked.map(|network| (network.predicted_ms, network.timing.statistic(table.statistic))).collect(),
         }
     }
 }
@@ -212,7 +215,7 @@ pub fn blocks(supernet: &Supernet, costs: &CostTable, table: &LatencyTable, path
             operator: supernet.operators[usize::from(operator)].name.clone(),
             output: [shape.channels, shape.height, shape.width],
             macs: supernet.candidates(edge).iter().position(|&o| o == operator).map_or(0, |c| costs.macs_of(e, c)),
-            latency_ms: time.map(|b| b.timing.median_ms),
+            latency_ms: time.map(|b| b.timing.statistic(table.statistic)),
         });
     }
     blocks

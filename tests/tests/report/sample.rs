@@ -2,7 +2,7 @@
 
 use nasbn_runtime::{
     board::{Board, Cores, CpuPolicy, Gpu, NamedMode, PowerMode, Zone, power::RailReading},
-    latency::{Conditions, PredictionError, Timing},
+    latency::{Conditions, PredictionError, Statistic, Timing},
     report::{
         BlockOfWinner, BudgetLimits, LayerShares, MeasuredNetwork, PartOfScore, PointOfFront, SCHEMA, SearchReport,
         TableSummary,
@@ -219,6 +219,7 @@ pub fn report() -> SearchReport {
         table: TableSummary {
             conditions: conditions(),
             placement: None,
+            statistic: Statistic::Median,
             error_of_sums: error(0.1129, 0.941),
             error: error(0.0213, 0.957),
             checked: (0..64).map(|_| pair(&mut numbers)).collect(),

@@ -83,16 +83,16 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
         }
     }
     block_times.sort_by_key(|block| (block.edge, block.operator));
-    let median = |edge: usize, operator: u8| {
+    let of_block = |edge: usize, operator: u8| {
         let is = |block: &&BlockTime| usize::from(block.edge) == edge && block.operator == operator;
-        block_times.iter().find(is).map_or(0.0, |block| block.timing.median_ms)
+        block_times.iter().find(is).map_or(0.0, |block| block.timing.statistic(args.statistic))
     };
-    let sums = PathTable::of_edges(supernet, median);
+    let sums = PathTable::of_edges(supernet, of_block);
     let mut table = LatencyTable::new(conditions, before, Board::read(&args.root), sums);
-    table.placement = placement;
+    (table.placement, table.statistic) = (placement, args.statistic);
     let timings: HashMap<&Path, Timing> =
         all.iter().filter_map(|path| Some((path, Timing::of(times.of(&network_name(bundle, path)))?))).collect();
-    let latency = |path: &Path| timings.get(path).map(|timing| timing.median_ms);
+    let latency = |path: &Path| timings.get(path).map(|timing| timing.statistic(args.statistic));
     let energy = |path: &Path| energy_of(&times, bundle, path);
     let energies = (pairs(&fit, energy), pairs(&check, energy));
     table.fit(supernet, &pairs(&fit, latency), &pairs(&check, latency), energies);

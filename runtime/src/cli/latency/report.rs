@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     atomic,
     cli::{Failure, output},
-    latency::{LatencyTable, Method, PredictionError},
+    latency::{BlockTime, LatencyTable, Method, PredictionError, Statistic},
     provider::Provider,
 };
 
@@ -38,6 +38,7 @@ pub fn summary(table: &LatencyTable) -> Value {
         "blocks": table.blocks.len(),
         "networks_in_fit": table.networks.iter().filter(|network| network.in_fit).count(),
         "throttled_rounds": table.throttled_rounds,
+        "statistic": table.statistic,
         "correction": { "method": table.correction.method, "overhead_ms": table.correction.overhead_ms,
             "slope": table.correction.slope, "expected_error": table.correction.expected_error },
         "error_of_sums": table.error_of_sums,
@@ -60,10 +61,14 @@ pub fn print(table: &LatencyTable) -> Result<(), Failure> {
         let of = if c.provider == Provider::Cpu.to_string() { "one network" } else { "one network and every block" };
         output::line(format!("placement     {placement} (of {of})"))?;
     }
+    let of = |block: &BlockTime| block.timing.statistic(table.statistic);
     if !table.blocks.is_empty() {
-        let slowest = table.blocks.iter().max_by(|a, b| a.timing.median_ms.total_cmp(&b.timing.median_ms));
-        let slowest = slowest.map_or(String::new(), |b| format!(", slowest {} {:.3} ms", b.key, b.timing.median_ms));
+        let slowest = table.blocks.iter().max_by(|a, b| of(a).total_cmp(&of(b)));
+        let slowest = slowest.map_or(String::new(), |b| format!(", slowest {} {:.3} ms", b.key, of(b)));
         output::line(format!("blocks        {} operators on edges{slowest}", table.blocks.len()))?;
+    }
+    if table.statistic != Statistic::Median {
+        output::line(format!("predicted is  the {} of the run times", table.statistic))?;
     }
     let correction = &table.correction;
     let line = format!("{:.3} ms + {:.3} x the sum of blocks", correction.overhead_ms, correction.slope);

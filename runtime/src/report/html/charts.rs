@@ -2,7 +2,7 @@
 
 use super::figure::{count, figure, legend, number, percent};
 use crate::{
-    latency::PredictionError,
+    latency::{PredictionError, Statistic},
     plot::{Labels, Mark, Marked, Spot, Tone, Upright, escape, inlined, key, marked},
     report::{MeasuredNetwork, SearchReport},
 };
@@ -93,6 +93,11 @@ fn best(report: &SearchReport) -> Vec<(f64, f64)> {
     all
 }
 
+/// Which of the run times a table predicts, where it is not the median that all else is about.
+fn of_statistic(statistic: Statistic) -> String {
+    if statistic == Statistic::Median { String::new() } else { format!(", of which the {statistic} is predicted") }
+}
+
 fn predictions(report: &SearchReport) -> String {
     let table = &report.table;
     let checked: Vec<Spot> = table.checked.iter().map(|&(predicted, measured)| bare((measured, predicted))).collect();
@@ -111,7 +116,10 @@ fn predictions(report: &SearchReport) -> String {
         (key(Mark::Star, Tone::Ink), "winner".to_owned()),
         (key(Mark::Disc, Tone::Blue), "finalists".to_owned()),
         (key(Mark::Diamond, Tone::Orange), "random search".to_owned()),
-        (key(Mark::Dust, Tone::Faint), format!("networks of the table's check ({})", checked.len())),
+        (
+            key(Mark::Dust, Tone::Faint),
+            format!("networks of the table's check ({}){}", checked.len(), of_statistic(table.statistic)),
+        ),
         (key(Mark::Line, Tone::Faint), "prediction = measurement".to_owned()),
     ];
     let [random, finalists] = others;
