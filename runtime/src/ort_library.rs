@@ -1,10 +1,12 @@
 //! Finding and loading the ONNX Runtime library, and the one environment a process may have.
 
+mod refusal;
+
 use std::{
     env,
     fs::{self, File},
     io::Read,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -99,10 +101,10 @@ impl LibraryError {
             Self::NotFound { .. } => {
                 "provision one with `cargo run -p nasbn-targets -- provision`, or name one with --ort-library FILE"
             }
-            Self::Unusable { .. } => {
-                "check that the file is libonnxruntime.so for this machine's architecture and glibc"
+            Self::Unusable { reason, .. } => refusal::hint(reason),
+            Self::TooOld { .. } => {
+                "name a newer one with --ort-library FILE, or unset ORT_DYLIB_PATH; `nasbn-targets provision` fetches one"
             }
-            Self::TooOld { .. } => "provision a newer one with `cargo run -p nasbn-targets -- provision`",
             Self::AlreadyLoaded { .. } => "use one library and one thread count per process",
             Self::Start { .. } => "run `nasbn doctor` to see which library is used",
         }
@@ -156,12 +158,11 @@ fn provisioned_in(directory: &Path) -> Option<PathBuf> {
 }
 
 fn probe(path: PathBuf, origin: Origin) -> Result<Library, LibraryError> {
-    if let Err(error) = fs::File::open(&path) {
-        return Err(LibraryError::Unusable { path, reason: error.to_string() });
-    }
+    // The system's loader would look for a bare name elsewhere.
+    let path = path::absolute(&path).unwrap_or(path);
     match ort::util::probe(&path) {
         Some(minor) => checked(Library { path, origin, minor }),
-        None => Err(LibraryError::Unusable { path, reason: "the dynamic loader or its version refuses it".into() }),
+        None => Err(LibraryError::Unusable { reason: refusal::reason(&path), path }),
     }
 }
 

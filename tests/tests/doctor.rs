@@ -1,9 +1,9 @@
 //! What `nasbn doctor` says of a board and of the library.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
-use nasbn_tests::{run, text};
+use nasbn_tests::{ort_library, program, run, run_command, text};
 use serde_json::Value;
 
 /// A Jetson Nano with one bad file.
@@ -46,6 +46,43 @@ fn doctor_reads_the_board_below_a_root_and_warns() {
     ] {
         assert!(ran.stdout.contains(said), "{said}: {}", ran.stdout);
     }
+}
+
+#[test]
+fn a_library_that_does_not_load_is_told_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let library = fs::read(ort_library()).unwrap();
+    // The processor stands at byte 18 of an ELF file: 183 is aarch64, 62 x86-64.
+    let mut foreign = library[..64].to_vec();
+    let (number, name) = if cfg!(target_arch = "aarch64") { (62, "x86_64") } else { (183, "aarch64") };
+    foreign[18] = number;
+    let other = format!("it is for {name}, and this program for {}", std::env::consts::ARCH);
+    let cases = [
+        (file("text.so", b"no library at all, but long enough"), "it is no ELF library"),
+        (file("empty.so", b""), "it is no ELF library"),
+        (file("foreign.so", &foreign), other.as_str()),
+        (file("cut.so", &library[..100_000]), "failed to load from it"),
+        (dir.path().join("none.so"), "No such file"),
+        (dir.path().to_owned(), "Is a directory"),
+    ];
+    for (path, words) in &cases {
+        run("nasbn", &["doctor", "--ort-library", text(path)]).fails(3, words);
+    }
+}
+
+#[test]
+fn a_library_may_be_named_without_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(fs::canonicalize(ort_library()).unwrap(), dir.path().join("mine.so")).unwrap();
+    let mut command = Command::new(program("nasbn"));
+    let ran = run_command(command.current_dir(dir.path()).args(["doctor", "--json", "--ort-library", "mine.so"])).ok();
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert!(report["library"]["path"].as_str().unwrap().ends_with("/mine.so"), "{report}");
 }
 
 #[test]
