@@ -6,3 +6,4 @@
 pub mod device;
 pub mod elf;
 pub mod library;
+pub mod package;
