@@ -14,7 +14,9 @@ place=$dir
 while [ ! -d "$place" ]; do
     place=$(dirname -- "$place")
 done
-# File system, blocks of 1 KiB, used, free: the fourth word of the last line.
+# File system, blocks of 1 KiB, used, free, in the last line. Some that hold no files of their own say 0 blocks.
 # shellcheck disable=SC2046
 set -- $(df -Pk "$place" 2> /dev/null | tail -n 1)
-echo "nasbn: free ${4:-}"
+if [ "${2:-0}" != 0 ]; then
+    echo "nasbn: free ${4:-}"
+fi

@@ -5,6 +5,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use clap::Args;
 use nasbn_targets::{
     device::catalog,
+    elf::GlibcVersion,
     library::pinned,
     package::{self, Request},
 };
@@ -32,6 +33,9 @@ pub struct PackageArgs {
     /// JetPack on the board [default: any that the device runs]
     #[arg(long, value_name = "VERSION")]
     jetpack: Option<String>,
+    /// glibc on the board, if it is newer than the oldest that the device may have
+    #[arg(long, value_name = "VERSION", conflicts_with = "jetpack")]
+    glibc: Option<GlibcVersion>,
     /// Program [default: what `cargo jetson` built; on a machine like the device what `cargo build --release` did]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -66,6 +70,7 @@ pub fn run(args: PackageArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> 
     let request = Request {
         device: catalog.find(&args.target)?,
         jetpack: args.jetpack,
+        glibc: args.glibc,
         binary: args.binary,
         bundle: args.bundle,
         out: args.out,

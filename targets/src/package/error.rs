@@ -140,7 +140,7 @@ impl PackageError {
                 "`cargo jetson` builds for 64-bit ARM boards, `cargo build --release` for machines like this one".into()
             }
             Self::NeedsGlibc { .. } => {
-                "`cargo jetson` builds a program for glibc 2.27; a board with a newer JetPack has a newer glibc: name the JetPack with --jetpack".into()
+                "`cargo jetson` builds a program for glibc 2.27; a board with a newer JetPack has a newer glibc: name the JetPack with --jetpack, or what `getconf GNU_LIBC_VERSION` says there with --glibc".into()
             }
             Self::NotABundle { .. } => "name the directory that `nasbn-export build` wrote".into(),
             Self::Special { .. } => "put the file itself there; links would lead nowhere on the board".into(),

@@ -66,6 +66,8 @@ pub struct Request<'a> {
     pub device: &'a Device,
     /// Release of JetPack on the board; none: any that the device runs.
     pub jetpack: Option<String>,
+    /// glibc of the board, where that is known better; none: that of the JetPack, or the oldest that the device may have.
+    pub glibc: Option<GlibcVersion>,
     /// The program; none: what was built for the device below `target_dir`.
     pub binary: Option<PathBuf>,
     /// The bundle.
@@ -119,7 +121,8 @@ pub fn package(
     fetcher: &dyn Fetcher,
 ) -> Result<Packaged, PackageError> {
     let device = request.device;
-    let glibc = catalog.glibc(device, request.jetpack.as_deref())?;
+    let of_release = catalog.glibc(device, request.jetpack.as_deref())?;
+    let glibc = request.glibc.unwrap_or(of_release);
     let outputs = stage::Outputs::new(&request.out, request.force)?;
     let binary = match &request.binary {
         Some(path) => path.clone(),

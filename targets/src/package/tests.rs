@@ -104,6 +104,7 @@ impl Place {
         let mut request = Request {
             device: &self.device,
             jetpack: None,
+            glibc: None,
             binary: Some(self.exe.clone()),
             bundle: self.path("bundle"),
             out: self.path("deploy"),
@@ -232,8 +233,11 @@ fn what_does_not_run_on_the_board_is_refused_and_nothing_is_written() {
     place.device.glibc = GlibcVersion::new(2, 2);
     let exe = std::env::current_exe().unwrap();
     let error = place.make(|r| r.binary = Some(exe)).unwrap_err();
-    assert!(error.to_string().contains("may have 2.2 only"), "{error}");
+    assert!(error.to_string().contains("may have 2.2 only") && error.hint().contains("--glibc"), "{error}");
     assert!(place.left().is_empty(), "{:?}", place.left());
+    // Who knows the board better than the profile says so.
+    let made = place.make(|r| r.glibc = Some(GlibcVersion::new(2, 98))).unwrap();
+    assert_eq!(made.description.glibc, GlibcVersion::new(2, 98));
 }
 
 #[test]
