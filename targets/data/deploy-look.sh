@@ -2,6 +2,9 @@
 # whatever else a login shell may say.
 set -u
 dir=$1
+if [ -L "$dir" ]; then
+    dir=$(readlink -f -- "$dir")
+fi
 echo "nasbn: machine $(uname -m)"
 echo "nasbn: libc $(getconf GNU_LIBC_VERSION 2> /dev/null)"
 command -v tar > /dev/null 2>&1 && echo "nasbn: has tar"

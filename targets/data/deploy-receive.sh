@@ -4,7 +4,14 @@
 # shellcheck disable=SC2317 # what the traps run
 set -u
 dir=$1 top=$2 files=$3
+# Its words are told apart.
+LC_ALL=C
+export LC_ALL
 
+# A link to another disk stays one.
+if [ -L "$dir" ]; then
+    dir=$(readlink -f -- "$dir")
+fi
 parent=$(dirname -- "$dir")
 name=$(basename -- "$dir")
 work=$parent/.$name.nasbn-$$

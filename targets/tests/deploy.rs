@@ -150,8 +150,11 @@ fn a_package_comes_to_a_board_and_a_newer_one_leaves_what_was_written_there() {
     // Of a run that was killed: no process has this number.
     let left = to.parent().unwrap().join(".it's nasbn.nasbn-99999999");
     fs::create_dir(&left).unwrap();
-    board.deploy(dir.path(), &to).ok();
-    assert!(to.join("bundle/more/b.onnx").is_file() && !to.join(GRAPH).exists());
+    // A link to another disk stays one.
+    let link = home.path().join("link");
+    std::os::unix::fs::symlink(&to, &link).unwrap();
+    board.deploy(dir.path(), &link).ok();
+    assert!(link.is_symlink() && to.join("bundle/more/b.onnx").is_file() && !to.join(GRAPH).exists());
     for (name, text) in [("checkpoint/state", "mine"), (".notes", "mine"), ("bundle/cache/engine", "of the GPU")] {
         assert_eq!(fs::read_to_string(to.join(name)).unwrap(), text, "{name}");
     }

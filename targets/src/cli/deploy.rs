@@ -21,7 +21,7 @@ pub struct DeployArgs {
     #[arg(long, value_name = "HOST")]
     host: String,
     /// Port of its ssh server [default: as ssh is configured, else 22]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Directory there, from the home directory on [default: nasbn-TARGET]
     #[arg(long, value_name = "DIR")]

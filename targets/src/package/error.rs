@@ -87,6 +87,14 @@ pub enum PackageError {
         /// Why not.
         reason: String,
     },
+    /// A package cannot be at a place.
+    #[error("{} cannot be the place of a package: {reason}", path.display())]
+    Place {
+        /// The place.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
     /// Something is at the package's place.
     #[error("{} is there already", path.display())]
     Exists {
@@ -151,6 +159,7 @@ impl PackageError {
             Self::Licences { .. } => {
                 "run it in a checkout of nasbn, with cargo at hand, or leave them out with --no-third-party".into()
             }
+            Self::Place { .. } => "name a directory that is to be made, outside the bundle, such as `deploy`".into(),
             Self::Exists { .. } => "name another place, or replace the package with --force".into(),
             Self::Foreign { .. } => "name another place; --force replaces packages only".into(),
             Self::NotAPackage { .. } => {

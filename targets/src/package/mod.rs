@@ -123,7 +123,7 @@ pub fn package(
     let device = request.device;
     let of_release = catalog.glibc(device, request.jetpack.as_deref())?;
     let glibc = request.glibc.unwrap_or(of_release);
-    let outputs = stage::Outputs::new(&request.out, request.force)?;
+    let outputs = stage::Outputs::new(&request.out, &request.bundle, request.force)?;
     let binary = match &request.binary {
         Some(path) => path.clone(),
         None => built(device, &request.target_dir)?,

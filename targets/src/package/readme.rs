@@ -67,8 +67,9 @@ fn gpu(page: &mut String, catalog: &Catalog, device: &Device) {
             let capability = gpu.compute_capability.replace('.', "");
             let _ = writeln!(
                 page,
-                "{} (sm_{capability}). The library in this package computes on the CPU alone; for the GPU:\n",
-                gpu.architecture
+                "{} (sm_{capability}{}). The library in this package computes on the CPU alone; for the GPU:\n",
+                gpu.architecture,
+                if device.jetpacks.is_some() { "" } else { " and newer" }
             );
         }
         None => page.push_str("This profile knows of none.\n\n"),

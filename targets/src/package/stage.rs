@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process,
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +21,8 @@ use super::{
 
 /// What the name of a directory ends in, before its random letters, while a package is made in it.
 const WORK: &str = ".nasbn-";
+/// Where the old package is there while the new one takes its place.
+const OLD: &str = "old";
 
 /// Where a package goes.
 #[derive(Debug)]
@@ -48,19 +51,24 @@ impl Outputs {
     /// `out` and `out.tar.gz`, if they are free, or hold a package that is to be replaced.
     ///
     /// # Errors
-    /// If they are neither, or `out` names no directory.
-    pub fn new(out: &Path, force: bool) -> Result<Self, PackageError> {
-        let name = out.file_name().ok_or_else(|| PackageError::Name {
-            path: out.to_owned(),
-            reason: "it does not end in the name of a directory",
-        })?;
+    /// If they are neither, or `out` names no directory or one in `bundle`.
+    pub fn new(out: &Path, bundle: &Path, force: bool) -> Result<Self, PackageError> {
+        let refused = |reason| PackageError::Place { path: out.to_owned(), reason };
+        let name = out.file_name().ok_or_else(|| refused("it does not end in a name"))?;
         let mut archive_name = name.to_owned();
         archive_name.push(".tar.gz");
         let parent = match out.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        let outputs = Self { directory: parent.join(name), archive: parent.join(archive_name), parent };
+        let within = |whole: &Path| fs::canonicalize(whole).ok();
+        if let (Some(place), Some(bundle)) = (within(&parent), within(bundle))
+            && place.starts_with(bundle)
+        {
+            return Err(refused("it is in the bundle"));
+        }
+        let outputs = Self { directory: out.to_owned(), archive: out.with_file_name(archive_name), parent };
+        outputs.remove_leftovers();
         for path in [&outputs.directory, &outputs.archive] {
             if !force && fs::symlink_metadata(path).is_ok() {
                 return Err(PackageError::Exists { path: path.clone() });
@@ -85,7 +93,7 @@ impl Outputs {
     /// Any of the steps; what was there before is then as it was.
     pub fn write(&self, mut parts: Vec<Part>, top: &str) -> Result<Written, PackageError> {
         parts.sort_by(|a, b| a.path.cmp(&b.path));
-        let prefix = format!(".{}{WORK}", self.directory.file_name().unwrap_or_default().to_string_lossy());
+        let prefix = format!("{}{}-", self.prefix(), process::id());
         let work = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.parent);
         let work = work.map_err(|source| PackageError::Io { path: self.parent.clone(), source: unnamed(source) })?;
         let new = work.path().join("new");
@@ -103,6 +111,32 @@ impl Outputs {
         let (sha256, archive_bytes) = self.pack(&new, &members, top, &packed)?;
         self.commit(&work, &new, &packed)?;
         Ok(Written { archive: self.archive.clone(), sha256, archive_bytes, files: members.len(), bytes })
+    }
+
+    /// What the names of directories of work begin with; the number of their process comes next.
+    fn prefix(&self) -> String {
+        format!(".{}{WORK}", self.directory.file_name().unwrap_or_default().to_string_lossy())
+    }
+
+    /// Removes what killed processes left, but for an old package that has no other place: that is put back.
+    fn remove_leftovers(&self) {
+        let prefix = self.prefix();
+        for entry in fs::read_dir(&self.parent).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let process = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+            let ended = process.is_some_and(|p| !Path::new("/proc").join(p.to_string()).exists());
+            if !ended {
+                continue;
+            }
+            let old = entry.path().join(OLD);
+            if fs::symlink_metadata(&old).is_ok() && fs::symlink_metadata(&self.directory).is_err() {
+                let _ = fs::rename(&old, &self.directory);
+            }
+            // An old package that was replaced is of no use; one that could not be put back is kept.
+            if fs::symlink_metadata(&self.directory).is_ok() || fs::symlink_metadata(&old).is_err() {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     /// An error of the files that are made, told of the place that they are for.
@@ -148,7 +182,7 @@ impl Outputs {
     fn commit(&self, work: &TempDir, new: &Path, packed: &Path) -> Result<(), PackageError> {
         // A temporary directory is its user's alone.
         fs::set_permissions(new, Permissions::from_mode(PROGRAM_MODE)).map_err(|e| self.error(e))?;
-        let old = work.path().join("old");
+        let old = work.path().join(OLD);
         let replaced = fs::symlink_metadata(&self.directory).is_ok();
         if replaced {
             fs::rename(&self.directory, &old).map_err(|e| self.error(e))?;
