@@ -16,7 +16,7 @@ pub fn of(catalog: &Catalog, device: &Device, description: &Description) -> Stri
     gpu(&mut page, catalog, device);
     clocks(&mut page, device);
     memory(&mut page, device);
-    trouble(&mut page, device, description);
+    trouble(&mut page, catalog, device, description);
     page
 }
 
@@ -113,7 +113,7 @@ fn clocks(page: &mut String, device: &Device) {
     }
     let power = &device.board.total_power;
     if !power.is_empty() {
-        let _ = write!(page, "Energy is measured by the rails {}, which need no root.\n\n", power.join(" + "));
+        let _ = write!(page, "Energy is measured by {}.\n\n", power.join(" + "));
     }
 }
 
@@ -129,22 +129,32 @@ fn memory(page: &mut String, device: &Device) {
     }
 }
 
-fn trouble(page: &mut String, device: &Device, description: &Description) {
+fn trouble(page: &mut String, catalog: &Catalog, device: &Device, description: &Description) {
     let _ = write!(
         page,
         "## If `doctor` complains\n\n\
          | it says | do |\n| --- | --- |\n\
          | no ONNX Runtime library found, or it does not load | `sha256sum -c SHA256SUMS`; `getconf GNU_LIBC_VERSION` must say {} or newer |\n\
          | it is older than 1.17 | name a newer one with `ORT_DYLIB_PATH`, or unset that |\n\
-         | the library was built without a provider | see *The GPU* above; the CPU works without |\n\
-         | a provider's library does not load | put CUDA, cuDNN and TensorRT on the loader's path (`LD_LIBRARY_PATH`, `ldconfig -p`) |\n\
-         | a graph does not run on the GPU | the library has no code for it: one built for {} is needed |\n\
-         | a power mode, clocks or temperatures | see *Before measuring* above |\n\
-         | a file cannot be read | rails of some boards are for root: `sudo ./{RUN} doctor` shows whether it is that |\n",
-        description.glibc,
-        device
+         | the library was built without a provider | see *The GPU* above; the CPU works without |\n",
+        description.glibc
+    );
+    if catalog.providers(device).len() > 1 {
+        // That of a family of devices is the least that a member has.
+        let capability = device
             .gpu
             .as_ref()
-            .map_or_else(|| "your GPU".to_owned(), |gpu| format!("sm_{}", gpu.compute_capability.replace('.', "")))
+            .filter(|_| device.jetpacks.is_some())
+            .map_or_else(|| "your GPU".to_owned(), |gpu| format!("sm_{}", gpu.compute_capability.replace('.', "")));
+        let _ = write!(
+            page,
+            "| a provider's library does not load | put CUDA, cuDNN and TensorRT on the loader's path (`LD_LIBRARY_PATH`, `ldconfig -p`) |\n\
+             | a graph does not run on the GPU | the library has no code for it: one built for {capability} is needed |\n"
+        );
+    }
+    let _ = write!(
+        page,
+        "| a power mode, clocks or temperatures | see *Before measuring* above |\n\
+         | a file cannot be read | `sudo ./{RUN} doctor` shows whether it is for root alone; everything but that value works without |\n"
     );
 }
