@@ -6,6 +6,9 @@ if [ -L "$dir" ]; then
     dir=$(readlink -f -- "$dir")
 fi
 echo "nasbn: machine $(uname -m)"
+if [ -r /proc/device-tree/model ]; then
+    echo "nasbn: model $(tr -d '\000' < /proc/device-tree/model)"
+fi
 echo "nasbn: libc $(getconf GNU_LIBC_VERSION 2> /dev/null)"
 command -v tar > /dev/null 2>&1 && echo "nasbn: has tar"
 if [ -f "$dir/SHA256SUMS" ] && [ -f "$dir/target.json" ]; then

@@ -162,6 +162,22 @@ fn a_package_comes_to_a_board_and_a_newer_one_leaves_what_was_written_there() {
 }
 
 #[test]
+fn a_package_for_another_board_than_the_one_that_takes_it_is_told() {
+    let dir = place();
+    package(dir.path(), &echo(), &[]).ok();
+    // An ssh that takes everything, and says what a board's look would.
+    let board = "cat > /dev/null; printf 'nasbn: %s\\n' \"machine $(uname -m)\" 'model quill' 'has tar'";
+    script(&dir.path().join("ssh"), board);
+    let mut command = program(dir.path());
+    command.args(["deploy", "--host", "board", "deploy"]).env("NASBN_SSH", dir.path().join("ssh"));
+    let ran = Ran::of(&mut command).ok();
+    assert!(
+        ran.stderr.starts_with("note: board says that it is `quill`") && ran.stderr.contains("--target tx2"),
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn the_status_of_doctor_is_passed_on() {
     let Some(board) = Sshd::start("") else { return };
     let (dir, home) = (place(), tempfile::tempdir().unwrap());

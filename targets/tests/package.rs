@@ -120,6 +120,23 @@ fn the_script_finds_library_and_bundle_beside_itself() {
 }
 
 #[test]
+fn the_glibc_of_a_pinned_library_is_what_it_needs() {
+    let exe = std::env::current_exe().unwrap();
+    let mut seen = 0;
+    for library in nasbn_targets::library::pinned().unwrap() {
+        let below = format!("onnxruntime/{}/{}/libonnxruntime.so", library.triple, library.version);
+        // Those that are provisioned above the tests, as `cargo xtest` does.
+        for path in exe.ancestors().map(|dir| dir.join(&below)).filter(|path| path.is_file()).take(1) {
+            let elf = nasbn_targets::elf::Elf::read(&path).unwrap();
+            assert_eq!(elf.glibc, Some(library.glibc), "{}", path.display());
+            assert_eq!(Some(elf.machine), nasbn_targets::elf::Machine::of_triple(&library.triple));
+            seen += 1;
+        }
+    }
+    eprintln!("{seen} provisioned libraries were looked at");
+}
+
+#[test]
 fn the_scripts_are_in_order() {
     if Command::new("shellcheck").arg("--version").output().is_err() {
         assert!(support::may_skip("NASBN_REQUIRE_SHELLCHECK", "shellcheck"));

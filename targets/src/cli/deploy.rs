@@ -5,6 +5,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use clap::Args;
 use nasbn_targets::{
     deploy::{self, Remote},
+    device::catalog,
     package,
 };
 
@@ -35,10 +36,19 @@ pub struct DeployArgs {
 }
 
 pub fn run(args: &DeployArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let catalog = catalog()?;
     let opened = package::open(&args.package)?;
     let remote = Remote::new(&args.host, args.port, &args.ssh_option)?;
     let directory = args.dir.clone().unwrap_or_else(|| format!("nasbn-{}", opened.description.target));
-    deploy::send(&remote, &opened, &directory)?;
+    let model = deploy::send(&remote, &opened, &directory)?;
+    let other =
+        model.as_ref().and_then(|model| catalog.find(model).ok()).filter(|d| d.name != opened.description.target);
+    if let (Some(model), Some(device)) = (&model, other) {
+        eprintln!(
+            "note: {} says that it is `{model}`, and the package is for {}: `--target {}` would fit",
+            args.host, opened.description.target, device.name
+        );
+    }
     writeln!(
         out,
         "sent     {} to {}:{directory}, {:.1} MB",

@@ -16,6 +16,8 @@ pub use ssh::{Remote, SSH};
 struct Look {
     /// `uname -m`.
     machine: String,
+    /// What stands in its `/proc/device-tree/model`, if it has one.
+    model: Option<String>,
     /// Its glibc, if it says so.
     glibc: Option<GlibcVersion>,
     /// Whether it has tar.
@@ -33,6 +35,7 @@ impl Look {
         for line in text.lines().filter_map(|line| line.strip_prefix("nasbn: ")) {
             match line.split_once(' ') {
                 Some(("machine", machine)) => look.machine = machine.trim().to_owned(),
+                Some(("model", model)) => look.model = Some(model.trim().to_owned()),
                 Some(("libc", libc)) => look.glibc = libc.strip_prefix("glibc ").and_then(|v| v.trim().parse().ok()),
                 Some(("has", "tar")) => look.tar = true,
                 Some(("there", what)) => look.occupied = what == "other",
@@ -87,19 +90,21 @@ fn place(directory: &str) -> Result<&str, DeployError> {
 }
 
 /// Copies a package to `directory` on a board. There it is whole or not at all: what was there before is replaced when all
-/// has come, but for files that are not of a package.
+/// has come, but for files that are not of a package. What stands in the board's `/proc/device-tree/model`, if it has one.
 ///
 /// # Errors
 /// [`DeployError`].
-pub fn send(remote: &Remote, package: &Opened, directory: &str) -> Result<(), DeployError> {
+pub fn send(remote: &Remote, package: &Opened, directory: &str) -> Result<Option<String>, DeployError> {
     let place = place(directory)?;
     let top = format!("nasbn-{}", package.description.target);
     let said = remote.run(include_str!("../../data/deploy-look.sh"), &[place], None)?;
-    Look::parse(&said).check(remote, package, directory)?;
+    let look = Look::parse(&said);
+    look.check(remote, package, directory)?;
     let files = package.files().to_string();
     let arguments = [place, top.as_str(), files.as_str()];
     let receive = include_str!("../../data/deploy-receive.sh");
-    remote.run(receive, &arguments, Some(&|out| package.tar(&top, out).map(drop))).map(drop)
+    remote.run(receive, &arguments, Some(&|out| package.tar(&top, out).map(drop)))?;
+    Ok(look.model)
 }
 
 /// Runs `nasbn doctor` of a package on a board; what it says goes to this program's outputs. Its exit status.

@@ -69,10 +69,11 @@ fn odd_hosts_settings_and_directories_are_refused_before_anything_runs() {
 #[test]
 fn what_a_board_says_is_read_among_a_login_shell_s_words() {
     let look = Look::parse(
-        "Welcome to board\nnasbn: machine aarch64\nnasbn: libc glibc 2.31\nnasbn: has tar\nnasbn: there other\nnasbn: free 1024\n",
+        "Welcome to board\nnasbn: machine aarch64\nnasbn: model quill\nnasbn: libc glibc 2.31\nnasbn: has tar\nnasbn: there other\nnasbn: free 1024\n",
     );
     let expected = Look {
         machine: "aarch64".into(),
+        model: Some("quill".into()),
         glibc: Some(GlibcVersion::new(2, 31)),
         tar: true,
         occupied: true,
