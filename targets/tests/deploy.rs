@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 /// Longest time for the server to come up.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Ports that are tried.
+const ATTEMPTS: usize = 5;
 
 /// An ssh server, and one who may log in.
 struct Sshd {
@@ -65,30 +67,34 @@ impl Sshd {
             format!("command=\"{first}; exec sh -c \\\"$SSH_ORIGINAL_COMMAND\\\"\" ")
         };
         fs::write(file("authorized"), before + &user).unwrap();
-        // The port is free until the server has it: nobody else on the loopback asks for it by its number.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let path = |name: &str| file(name).display().to_string();
-        let config = format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
-             UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n",
-            path("host"),
-            path("authorized")
-        );
-        fs::write(file("config"), config).unwrap();
         let host = fs::read_to_string(file("host.pub")).unwrap();
-        fs::write(file("known"), format!("[127.0.0.1]:{port} {host}")).unwrap();
-        let log = fs::File::create(file("log")).unwrap();
-        let mut command = Command::new(sshd);
-        command.args(["-D", "-e", "-f"]).arg(file("config")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut child = command.spawn().unwrap();
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let ended = child.try_wait().unwrap();
-            let log = || fs::read_to_string(file("log")).unwrap_or_default();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "sshd does not come up: {ended:?}\n{}", log());
-            thread::sleep(Duration::from_millis(20));
+        // A port that was free may be taken before the server has it: then another is tried.
+        for _ in 0..ATTEMPTS {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let path = |name: &str| file(name).display().to_string();
+            let config = format!(
+                "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
+                 UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n",
+                path("host"),
+                path("authorized")
+            );
+            fs::write(file("config"), config).unwrap();
+            fs::write(file("known"), format!("[127.0.0.1]:{port} {host}")).unwrap();
+            let log = fs::File::create(file("log")).unwrap();
+            let mut command = Command::new(&sshd);
+            command.args(["-D", "-e", "-f"]).arg(file("config")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+            let mut child = command.spawn().unwrap();
+            let started = Instant::now();
+            while child.try_wait().unwrap().is_none() && started.elapsed() < PATIENCE {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Some(Self { dir, port, child });
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
         }
-        Some(Self { dir, port, child })
+        panic!("sshd does not come up:\n{}", fs::read_to_string(file("log")).unwrap_or_default());
     }
 
     fn file(&self, name: &str) -> String {

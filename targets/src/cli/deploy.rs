@@ -14,9 +14,10 @@ use nasbn_targets::{
   nasbn-targets deploy --host nvidia@192.168.55.1 deploy
   nasbn-targets deploy --host board --port 2222 --dir nasbn --ssh-option ConnectTimeout=30 deploy
 
-Needs `ssh` here ($NASBN_SSH names another), and a shell, tar and a key that is let in there: it never asks for a password.
-What you wrote into the directory there stays. Exit status: that of `nasbn doctor` there, 2 bad usage or input, 3 the
-board is not to be reached, has no room, or is another machine.")]
+Needs `ssh` here ($NASBN_SSH names another), and a shell, tar and a key that is let in there: it
+never asks for a password. What you wrote into the directory there stays. Exit status: that of
+`nasbn doctor` there, 2 bad usage or input, 3 the board is not to be reached, has no room, or is
+another machine.")]
 pub struct DeployArgs {
     /// Board: [USER@]HOST, or a name of ~/.ssh/config
     #[arg(long, value_name = "HOST")]

@@ -18,8 +18,9 @@ use super::{libraries::fetcher, target_dir};
   nasbn-targets package --target xavier-nx --jetpack 5.1.2 --bundle bundle --out deploy --force
   nasbn-targets package --target nano --bundle bundle --out deploy --no-library
 
-Equal inputs give equal bytes, of the directory and of OUT.tar.gz. Exit status: 0 done, 2 bad usage or input (a program
-for another processor or a newer glibc among them), 3 the library is not to be had.")]
+Equal inputs give equal bytes, of the directory and of its archive. Exit status: 0 done, 2 bad usage
+or input (a program for another processor or a newer glibc among them), 3 the library is not to be
+had.")]
 pub struct PackageArgs {
     /// Device, of `nasbn-targets list`, or what its board says that it is
     #[arg(long, value_name = "NAME")]
