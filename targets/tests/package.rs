@@ -50,6 +50,30 @@ fn bad_input_ends_with_2_and_what_is_not_to_be_had_with_3() {
 }
 
 #[test]
+fn man_pages_come_from_a_program_for_this_machine_that_has_them() {
+    let dir = place();
+    for profile in ["release", "debug"] {
+        fs::create_dir_all(dir.path().join("target").join(profile)).unwrap();
+    }
+    let run = || {
+        let mut command = program(dir.path());
+        command.args(["package", "--target", target(), "--glibc", &support::glibc(), "--bundle", "bundle"]);
+        command.args(["--out", "deploy", "--no-library", "--no-third-party", "--target-dir", "target"]);
+        Ran::of(command.arg("--binary").arg(echo()))
+    };
+    // A program under test may have one beside it that was really built: then the pages are that one's.
+    let beside = Path::new(env!("CARGO_BIN_EXE_nasbn-targets")).with_file_name("nasbn");
+    if !beside.exists() {
+        run().fails(2, "no `nasbn` is built for this machine");
+        script(&dir.path().join("target/release/nasbn"), "echo no such command >&2; exit 2");
+        run().fails(2, "target/release/nasbn man: no such command");
+        script(&dir.path().join("target/debug/nasbn"), "for out; do :; done; echo page > \"$out/nasbn.1\"");
+    }
+    run().ok();
+    assert!(dir.path().join("deploy/man/man1/nasbn.1").is_file());
+}
+
+#[test]
 fn a_full_disk_leaves_nothing_half_written() {
     let dir = place();
     let first = package(dir.path(), &echo(), &["--json"]).ok().stdout;

@@ -19,11 +19,29 @@ pub fn parts(from: Option<&Path>, target_dir: &Path) -> Result<Vec<Part>, Packag
     if let Some(directory) = from {
         return pages(directory, |path| Ok(super::parts::Contents::File(path.to_owned())));
     }
-    let program = host_program(target_dir)
-        .ok_or_else(|| PackageError::Manual { reason: "no `nasbn` is built for this machine".to_owned() })?;
+    let mut failure = PackageError::Manual { reason: "no `nasbn` is built for this machine".to_owned() };
+    for program in host_programs(target_dir) {
+        match written_by(&program) {
+            Ok(parts) => return Ok(parts),
+            // It may be one that was built without them.
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Every `nasbn` for this machine: beside this program, or of a build.
+fn host_programs(target_dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let beside = env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM));
+    let builds = ["release", "quick", "debug"].map(|profile| target_dir.join(profile).join(PROGRAM));
+    beside.into_iter().chain(builds).filter(|path| path.is_file())
+}
+
+/// The pages that a program writes.
+fn written_by(program: &Path) -> Result<Vec<Part>, PackageError> {
     let failed = |reason: String| PackageError::Manual { reason: format!("{} man: {reason}", program.display()) };
     let directory = tempfile::tempdir().map_err(|e| failed(e.to_string()))?;
-    let ran = Command::new(&program).args(["man", "--quiet", "--out"]).arg(directory.path()).output();
+    let ran = Command::new(program).args(["man", "--quiet", "--out"]).arg(directory.path()).output();
     let ran = ran.map_err(|e| failed(e.to_string()))?;
     if !ran.status.success() {
         let said = String::from_utf8_lossy(&ran.stderr).lines().next().unwrap_or_default().to_owned();
@@ -33,13 +51,6 @@ pub fn parts(from: Option<&Path>, target_dir: &Path) -> Result<Vec<Part>, Packag
         let text = fs::read_to_string(path).map_err(|source| PackageError::Io { path: path.to_owned(), source })?;
         Ok(super::parts::Contents::Text(text))
     })
-}
-
-/// `nasbn` for this machine: beside this program, or of a build.
-fn host_program(target_dir: &Path) -> Option<PathBuf> {
-    let beside = env::current_exe().ok().map(|exe| exe.with_file_name(PROGRAM));
-    let builds = ["release", "quick", "debug"].into_iter().map(|profile| target_dir.join(profile).join(PROGRAM));
-    beside.into_iter().chain(builds).find(|path| path.is_file())
 }
 
 /// The files of a directory that are man pages of section 1.
