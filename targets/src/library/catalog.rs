@@ -5,6 +5,7 @@ use std::env::consts::{ARCH, OS};
 use serde::{Deserialize, Serialize};
 
 use super::ProvisionError;
+use crate::elf::GlibcVersion;
 
 /// Who fetches a package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,12 +57,16 @@ pub struct Library {
     pub version: String,
     /// Machine it runs on.
     pub triple: String,
+    /// The oldest glibc that it runs with.
+    pub glibc: GlibcVersion,
     /// Package it comes in.
     pub package: Package,
     /// The file that the package manager leaves.
     pub archive: PinnedFile,
     /// The library inside the archive.
     pub member: PinnedFile,
+    /// Licences of what the library is made of, inside the archive, where it has them.
+    pub notices: Option<PinnedFile>,
 }
 
 impl std::fmt::Display for Library {
@@ -102,6 +107,22 @@ pub fn choose<'a>(
     })
 }
 
+/// The library of `libraries` for a machine with a glibc: the preferred one that runs with it.
+///
+/// # Errors
+/// [`ProvisionError::NotPinned`], which lists what there is.
+pub fn choose_for<'a>(
+    libraries: &'a [Library],
+    triple: &str,
+    glibc: GlibcVersion,
+) -> Result<&'a Library, ProvisionError> {
+    libraries.iter().find(|l| l.triple == triple && l.glibc <= glibc).ok_or_else(|| ProvisionError::NotPinned {
+        version: String::new(),
+        triple: format!("{triple} with glibc {glibc}"),
+        known: libraries.iter().map(|l| format!("{} for {}", l.version, l.triple)).collect::<Vec<_>>().join(", "),
+    })
+}
+
 /// Triple of the machine that this program runs on, in the form of the pinned ones where it is Linux with glibc.
 pub fn host_triple() -> String {
     let abi = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
@@ -137,6 +158,17 @@ mod tests {
             assert_eq!(choose(&libraries, triple, None).unwrap().version, "1.32.0");
             assert_eq!(choose(&libraries, triple, Some("1.17.3")).unwrap().triple, triple);
         }
+    }
+
+    #[test]
+    fn an_old_glibc_gets_the_library_that_runs_with_it() {
+        let libraries = pinned().unwrap();
+        let chosen = |glibc| choose_for(&libraries, "aarch64-unknown-linux-gnu", glibc).map(|l| l.version.as_str());
+        assert_eq!(chosen(GlibcVersion::new(2, 31)).unwrap(), "1.32.0");
+        assert_eq!(chosen(GlibcVersion::new(2, 28)).unwrap(), "1.32.0");
+        assert_eq!(chosen(GlibcVersion::new(2, 27)).unwrap(), "1.17.3");
+        let error = chosen(GlibcVersion::new(2, 26)).unwrap_err();
+        assert!(error.to_string().contains("aarch64-unknown-linux-gnu with glibc 2.26"), "{error}");
     }
 
     #[test]

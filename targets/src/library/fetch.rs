@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Library, Manager, ProvisionError};
+use super::{Library, Manager, PinnedFile, ProvisionError};
 
 /// Environment variable that names the Python program; `python3` if it is not set.
 pub const PYTHON: &str = "NASBN_PYTHON";
@@ -24,11 +24,11 @@ pub trait Fetcher {
     /// If the package manager is missing or fails.
     fn fetch(&self, library: &Library, into: &Path) -> Result<PathBuf, ProvisionError>;
 
-    /// Writes the library inside `archive` to `to`.
+    /// Writes `member` of `archive`, which is that of `library`, to `to`.
     ///
     /// # Errors
     /// If the archive cannot be read or holds no such member.
-    fn extract(&self, archive: &Path, library: &Library, to: &Path) -> Result<(), ProvisionError>;
+    fn extract(&self, archive: &Path, library: &Library, member: &PinnedFile, to: &Path) -> Result<(), ProvisionError>;
 }
 
 /// pip and npm, and Python's own archive modules.
@@ -102,7 +102,7 @@ impl Fetcher for PackageManagers {
         })
     }
 
-    fn extract(&self, archive: &Path, library: &Library, to: &Path) -> Result<(), ProvisionError> {
+    fn extract(&self, archive: &Path, library: &Library, member: &PinnedFile, to: &Path) -> Result<(), ProvisionError> {
         const UNPACK: &str = "\
 import shutil, sys, tarfile, zipfile
 archive, member, out = sys.argv[1:]
@@ -114,7 +114,7 @@ with open(out, 'wb') as file:
     shutil.copyfileobj(source, file, 1 << 20)
 ";
         let mut command = Command::new(&self.python);
-        command.args(["-I", "-c", UNPACK]).arg(archive).arg(&library.member.name).arg(to);
+        command.args(["-I", "-c", UNPACK]).arg(archive).arg(&member.name).arg(to);
         let archive = library.archive.name.clone();
         run(&mut command, &library.package.to_string(), to, |_, output| ProvisionError::Unpack { archive, output })
     }

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Fetcher, LIBRARY_FILE, Library, PROVISIONED_DIR, PinnedFile, ProvisionError};
+use super::{Fetcher, LIBRARY_FILE, Library, NOTICES_FILE, PROVISIONED_DIR, PinnedFile, ProvisionError};
 
 /// Names of directories that hold a package while it is fetched begin with this.
 const WORK: &str = ".fetch-";
@@ -35,16 +35,41 @@ pub struct Provisioned {
 /// # Errors
 /// See [`ProvisionError`]; what was there before is as it was then.
 pub fn provision(library: &Library, target_dir: &Path, fetcher: &dyn Fetcher) -> Result<Provisioned, ProvisionError> {
+    put(library, &[(&library.member, LIBRARY_FILE)], target_dir, fetcher)
+}
+
+/// As [`provision`], and [`NOTICES_FILE`] beside the library where its archive has it: for whoever passes it on.
+///
+/// # Errors
+/// See [`ProvisionError`]; what was there before is as it was then.
+pub fn provision_with_notices(
+    library: &Library,
+    target_dir: &Path,
+    fetcher: &dyn Fetcher,
+) -> Result<Provisioned, ProvisionError> {
+    let mut files = vec![(&library.member, LIBRARY_FILE)];
+    files.extend(library.notices.as_ref().map(|notices| (notices, NOTICES_FILE)));
+    put(library, &files, target_dir, fetcher)
+}
+
+/// Puts members of the archive of `library` in their place, each with its name there.
+fn put(
+    library: &Library,
+    files: &[(&PinnedFile, &str)],
+    target_dir: &Path,
+    fetcher: &dyn Fetcher,
+) -> Result<Provisioned, ProvisionError> {
     let parent = target_dir.join(PROVISIONED_DIR).join(&library.triple);
     let place = parent.join(&library.version);
-    let path = place.join(LIBRARY_FILE);
     let done = |fetched| Provisioned {
-        path: path.clone(),
+        path: place.join(LIBRARY_FILE),
         version: library.version.clone(),
         triple: library.triple.clone(),
         fetched,
     };
-    let present = || measure(&path).is_ok_and(|found| found == expected(&library.member));
+    let in_place =
+        |(pinned, name): &(&PinnedFile, &str)| measure(&place.join(name)).is_ok_and(|f| f == expected(pinned));
+    let present = || files.iter().all(in_place);
     if present() {
         return Ok(done(false));
     }
@@ -64,12 +89,17 @@ pub fn provision(library: &Library, target_dir: &Path, fetcher: &dyn Fetcher) ->
     fs::create_dir(&download).map_err(io_error(&download))?;
     let archive = fetcher.fetch(library, &download)?;
     check(&archive, &library.archive)?;
-    let file = work.path().join(LIBRARY_FILE);
-    fetcher.extract(&archive, library, &file)?;
-    check(&file, &library.member)?;
-    File::open(&file).and_then(|f| f.sync_all()).map_err(io_error(&file))?;
+    for (pinned, name) in files {
+        let file = work.path().join(name);
+        fetcher.extract(&archive, library, pinned, &file)?;
+        check(&file, pinned)?;
+        File::open(&file).and_then(|f| f.sync_all()).map_err(io_error(&file))?;
+    }
     fs::create_dir_all(&place).map_err(io_error(&place))?;
-    fs::rename(&file, &path).map_err(io_error(&path))?;
+    for (_, name) in files {
+        let path = place.join(name);
+        fs::rename(work.path().join(name), &path).map_err(io_error(&path))?;
+    }
     Ok(done(true))
 }
 

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::{
-    super::{Package, PinnedFile, provision},
+    super::{Package, provision},
     *,
 };
+use crate::elf::GlibcVersion;
 
 fn file(name: &str) -> PinnedFile {
     PinnedFile { name: name.into(), bytes: 9, sha256: String::new() }
@@ -15,9 +16,11 @@ fn library(manager: Manager, archive: &str) -> Library {
     Library {
         version: "1.2.3".into(),
         triple: "test-machine".into(),
+        glibc: GlibcVersion::new(2, 27),
         package: Package { manager, name: "thing".into(), version: "1.2.3".into(), platform },
         archive: file(archive),
         member: file("lib/libonnxruntime.so"),
+        notices: None,
     }
 }
 
@@ -81,12 +84,13 @@ fn a_member_is_taken_out_of_either_kind_of_archive() {
     let real = PackageManagers { python: "python3".into(), ..script(dir.path(), "exit 1") };
     for name in ["a.whl", "a.tgz"] {
         let out = dir.path().join("out");
-        real.extract(&dir.path().join(name), &library(Manager::Pip, name), &out).unwrap();
+        let library = library(Manager::Pip, name);
+        real.extract(&dir.path().join(name), &library, &library.member, &out).unwrap();
         assert_eq!(fs::read(&out).unwrap(), b"a library");
         fs::remove_file(out).unwrap();
     }
     let other = Library { member: file("lib/other.so"), ..wheel() };
-    let error = real.extract(&dir.path().join("a.whl"), &other, &dir.path().join("out")).unwrap_err();
+    let error = real.extract(&dir.path().join("a.whl"), &other, &other.member, &dir.path().join("out")).unwrap_err();
     assert!(matches!(&error, ProvisionError::Unpack { archive, .. } if archive == "thing-1.2.3.whl"), "{error}");
     assert!(error.to_string().contains("lib/other.so") && error.hint().contains(PYTHON), "{error}");
     assert!(!dir.path().join("out").exists());
@@ -141,7 +145,7 @@ fn a_full_disk_is_called_so() {
     // Unpacking to a device that is always full, with the real Python.
     python("import zipfile; zipfile.ZipFile('a.whl', 'w').writestr('lib/libonnxruntime.so', 'a library')", dir.path());
     let real = PackageManagers { python: "python3".into(), ..managers };
-    let error = real.extract(&dir.path().join("a.whl"), &wheel(), Path::new("/dev/full")).unwrap_err();
+    let error = real.extract(&dir.path().join("a.whl"), &wheel(), &wheel().member, Path::new("/dev/full")).unwrap_err();
     let full = |e: &ProvisionError| matches!(e, ProvisionError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
     assert!(full(&error), "{error}");
 }

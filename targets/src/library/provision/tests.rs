@@ -12,8 +12,10 @@ use super::{
     super::{Manager, Package},
     *,
 };
+use crate::elf::GlibcVersion;
 
 const CONTENTS: &[u8] = b"a library";
+const NOTICES: &[u8] = b"licences";
 
 fn pinned_file(name: &str, bytes: &[u8]) -> PinnedFile {
     let sha256 = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
@@ -24,9 +26,11 @@ fn library() -> Library {
     Library {
         version: "1.0.0".into(),
         triple: "test-machine".into(),
+        glibc: GlibcVersion::new(2, 27),
         package: Package { manager: Manager::Pip, name: "thing".into(), version: "1.0.0".into(), platform: None },
         archive: pinned_file("thing.whl", b"archive"),
         member: pinned_file("lib/libonnxruntime.so", CONTENTS),
+        notices: Some(pinned_file("lib/notices.txt", NOTICES)),
     }
 }
 
@@ -56,9 +60,10 @@ impl Fetcher for Fake {
         Ok(path)
     }
 
-    fn extract(&self, _: &Path, _: &Library, to: &Path) -> Result<(), ProvisionError> {
+    fn extract(&self, _: &Path, library: &Library, member: &PinnedFile, to: &Path) -> Result<(), ProvisionError> {
         self.extracted.fetch_add(1, Ordering::Relaxed);
-        fs::write(to, self.library).map_err(io_error(to))
+        let bytes = if *member == library.member { self.library } else { NOTICES };
+        fs::write(to, bytes).map_err(io_error(to))
     }
 }
 
@@ -148,4 +153,20 @@ fn a_place_that_cannot_be_written_is_named() {
     let error = provision(&library(), &file, &Fake::good()).unwrap_err();
     assert!(matches!(&error, ProvisionError::Io { path, .. } if path.starts_with(&file)), "{error}");
     assert!(error.hint().contains("writable"));
+}
+
+#[test]
+fn notices_are_put_beside_the_library_and_are_no_part_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::good();
+    let notices = |done: &Provisioned| done.path.with_file_name(NOTICES_FILE);
+    let done = provision(&library(), dir.path(), &fake).unwrap();
+    assert!(!notices(&done).exists());
+    let done = provision_with_notices(&library(), dir.path(), &fake).unwrap();
+    assert_eq!(fs::read(notices(&done)).unwrap(), NOTICES);
+    assert!(!provision_with_notices(&library(), dir.path(), &fake).unwrap().fetched);
+    assert_eq!(fake.counts(), (2, 3));
+    let none = Library { notices: None, version: "2.0.0".into(), ..library() };
+    let done = provision_with_notices(&none, dir.path(), &fake).unwrap();
+    assert!(done.path.is_file() && !notices(&done).exists());
 }
