@@ -5,7 +5,8 @@ use super::files::Files;
 /// Releases of Jetson Linux and their JetPack, from NVIDIA's JetPack archive
 /// (<https://developer.nvidia.com/embedded/jetpack-archive>), compared with the table of `jetson_stats`
 /// (`jtop/core/jetson_variables.py`). A release that is not here has no JetPack: none is guessed.
-const JETPACKS: [(&str, &str); 37] = [
+const JETPACKS: [(&str, &str); 38] = [
+    ("39.2.0", "7.2"),
     ("38.4.0", "7.1"),
     ("38.2.1", "7.0"),
     ("38.2.0", "7.0"),
