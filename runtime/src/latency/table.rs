@@ -11,15 +11,19 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    correction::{Correction, Measured, Method, PredictionError},
+    correction::{Correction, Measured},
+    error::PredictionError,
+    fit::Method,
     timing::Timing,
 };
 use crate::{atomic, board::Board, bounded, path_table::PathTable, provider::Placement};
 
 /// First bytes of a table's file.
 const MAGIC: [u8; 8] = *b"NASBNLAT";
-/// Version of the format.
-const FORMAT_VERSION: u32 = 2;
+/// Version of the format: 3 knows slopes of operators, and is format 2 but for them.
+const FORMAT_VERSION: u32 = 3;
+/// Oldest version that is read.
+const OLDEST_VERSION: u32 = 2;
 /// Bytes of the SHA-256 that a table ends with.
 const DIGEST_BYTES: usize = 32;
 /// Largest table that is read, bytes: room for all networks that can be asked for.
@@ -27,7 +31,9 @@ const MAX_BYTES: u64 = 32 << 20;
 /// Most blocks of a table that is read.
 const MOST_BLOCKS: usize = 1 << 16;
 /// Most networks of a table that is read.
-const MOST_NETWORKS: usize = 200_000;
+pub(super) const MOST_NETWORKS: usize = 200_000;
+/// What stands for the provider of latencies that were measured elsewhere.
+pub const IMPORTED: &str = "imported";
 /// Most images in a batch.
 pub const MOST_IMAGES: u32 = 4096;
 
@@ -42,7 +48,7 @@ pub struct Conditions {
     pub device: String,
     /// Power mode of the board, where it has some.
     pub power_mode: Option<String>,
-    /// Provider that ran the graphs: `cpu`, `cuda`, `tensorrt`; `imported` for latencies that were measured elsewhere.
+    /// Provider that ran the graphs: `cpu`, `cuda`, `tensorrt`; [`IMPORTED`] for latencies that were measured elsewhere.
     pub provider: String,
     /// Numbers that the graphs were run with: `fp32`, `fp16`.
     pub precision: String,
@@ -131,7 +137,7 @@ pub enum TableError {
     #[error("it is no latency table of nasbn: it does not start with NASBNLAT")]
     Foreign,
     /// Another format.
-    #[error("it has format {0}, this program reads format {FORMAT_VERSION}")]
+    #[error("it has format {0}, this program reads formats {OLDEST_VERSION} to {FORMAT_VERSION}")]
     Version(u32),
     /// Cut off or altered.
     #[error("it is damaged: {0}")]
@@ -243,7 +249,7 @@ impl LatencyTable {
         let damaged = |problem: &str| TableError::Damaged(problem.into());
         let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("it ends within its version"))?;
         let version = u32::from_le_bytes(*version);
-        if version != FORMAT_VERSION {
+        if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
             return Err(TableError::Version(version));
         }
         let (body, digest) =
@@ -460,9 +466,31 @@ pub(crate) mod tests {
         written.placement = Some(Placement::parse(profile).unwrap());
         let read = LatencyTable::decode(&written.encode().unwrap()).unwrap();
         assert_eq!(read.placement, written.placement);
-        // A table of the format before this one, which had no such field, is refused by its version.
+        // Formats without such a field, and formats to come, are refused by their version.
+        for version in [1, FORMAT_VERSION as u8 + 1] {
+            let mut other = written.encode().unwrap();
+            other[MAGIC.len()] = version;
+            let wrong = LatencyTable::decode(&other).unwrap_err();
+            assert!(matches!(wrong, TableError::Version(found) if found == u32::from(version)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tables_of_the_format_before_are_read_and_methods_keep_their_numbers() {
+        let mut written = table(&chain(3));
+        for (number, method) in
+            [Method::Sum, Method::Line, Method::LineAndTable(4.0), Method::Slopes(0.25)].iter().enumerate()
+        {
+            assert_eq!(usize::from(postcard::to_allocvec(method).unwrap()[0]), number);
+            written.correction.method = *method;
+            assert_eq!(LatencyTable::decode(&written.encode().unwrap()).unwrap().correction.method, *method);
+        }
+        written.correction.method = Method::LineAndTable(4.0);
         let mut old = written.encode().unwrap();
-        old[MAGIC.len()] = 1;
-        assert!(matches!(LatencyTable::decode(&old), Err(TableError::Version(1))));
+        old[MAGIC.len()] = OLDEST_VERSION as u8;
+        let end = old.len() - DIGEST_BYTES;
+        let digest = Sha256::digest(&old[..end]);
+        old[end..].copy_from_slice(&digest);
+        assert_eq!(LatencyTable::decode(&old).unwrap().correction.method, Method::LineAndTable(4.0));
     }
 }
