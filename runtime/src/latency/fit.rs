@@ -100,12 +100,9 @@ impl Fitted {
         let errors: Vec<(Method, f64)> = methods.iter().map(|&method| (method, left_out(&samples, method))).collect();
         let Some(&first) = errors.first() else { return Self::none() };
         let (mut method, mut expected_error) = first;
-        let kinds: [(fn(&Method) -> bool, f64); 2] = [
-            (|method| !matches!(method, Method::Slopes(_)), WORTH_OF_A_TABLE),
-            (|method| matches!(method, Method::Slopes(_)), WORTH_OF_SLOPES),
-        ];
-        for (is_one, worth) in kinds {
-            let least = errors.iter().filter(|(method, _)| is_one(method)).min_by(|a, b| a.1.total_cmp(&b.1));
+        for (slopes, worth) in [(false, WORTH_OF_A_TABLE), (true, WORTH_OF_SLOPES)] {
+            let of_kind = errors.iter().filter(|(method, _)| matches!(method, Method::Slopes(_)) == slopes);
+            let least = of_kind.min_by(|a, b| a.1.total_cmp(&b.1));
             if let Some(&least) = least.filter(|l| expected_error > NOTHING && l.1 < (1.0 - worth) * expected_error) {
                 (method, expected_error) = least;
             }
