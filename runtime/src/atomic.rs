@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -11,8 +11,13 @@ use tempfile::NamedTempFile;
 
 /// What a temporary file's name ends in before its random letters.
 const SUFFIX: &str = ".nasbn-";
+/// How many random letters and digits follow.
+const RANDOM: usize = 6;
+/// Times that a temporary file is made anew if another process took it for one that was left.
+const ATTEMPTS: usize = 16;
 
-/// Writes `contents` to a temporary file beside `path`, syncs it and renames it over `path`.
+/// Writes `contents` to a temporary file beside `path`, syncs it and renames it over `path`. The file is locked as long as
+/// it is temporary; those that killed processes have left in the same directory, which nobody holds locked, are removed.
 ///
 /// A symbolic link is followed, an existing file keeps its permissions. A device or a pipe (`/dev/null`,
 /// `/dev/stdout`) cannot be replaced: it is written to.
@@ -66,9 +71,8 @@ impl<'a> Staged<'a> {
         // As readable as the old file, or as any new one within the user's umask.
         let mode = present.map_or_else(|| Permissions::from_mode(0o666), |m| m.permissions());
         let directory = directory_of(&target);
-        let temporary =
-            tempfile::Builder::new().prefix(&prefix(&target)).permissions(mode.clone()).tempfile_in(directory);
-        let temporary = temporary.map_err(unnamed)?;
+        remove_abandoned(directory);
+        let temporary = held(directory, &prefix(&target), &mode).map_err(unnamed)?;
         temporary.as_file().write_all(contents)?;
         if target.exists() {
             temporary.as_file().set_permissions(mode)?;
@@ -91,6 +95,52 @@ impl<'a> Staged<'a> {
         }
         Ok(())
     }
+}
+
+/// A new temporary file that is locked. Where files cannot be locked, it is not, and none is ever taken for abandoned.
+fn held(directory: &Path, prefix: &str, mode: &Permissions) -> io::Result<NamedTempFile> {
+    for _ in 0..ATTEMPTS {
+        let temporary = tempfile::Builder::new()
+            .prefix(prefix)
+            .rand_bytes(RANDOM)
+            .permissions(mode.clone())
+            .tempfile_in(directory)?;
+        let locked = temporary.as_file().try_lock();
+        // Before it was locked, somebody else may have looked at it and removed it.
+        let taken = matches!(locked, Err(fs::TryLockError::WouldBlock)) || temporary.as_file().metadata()?.nlink() == 0;
+        if !taken {
+            return Ok(temporary);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "temporary files are removed while they are written"))
+}
+
+/// Removes the temporary files in `directory` that no process holds: those of processes that were killed. What cannot be
+/// opened or locked is left, and so is everything whose name or kind is not that of a temporary file of [`write()`].
+fn remove_abandoned(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !is_temporary(&entry.file_name().to_string_lossy()) || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let Ok(file) = File::open(&path) else { continue };
+        if file.try_lock().is_err() {
+            continue;
+        }
+        // Its holder may have renamed it in the meantime: then the name is nobody's, or another file's.
+        let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        if file.metadata().ok().zip(fs::symlink_metadata(&path).ok()).is_some_and(|(a, b)| same(a, b)) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Whether a file's name is one that [`held`] gives: `.NAME.nasbn-` and the random letters.
+fn is_temporary(name: &str) -> bool {
+    let parts = name.strip_prefix('.').and_then(|rest| rest.rsplit_once(SUFFIX));
+    parts.is_some_and(|(name, random)| {
+        !name.is_empty() && random.len() == RANDOM && random.bytes().all(|b| b.is_ascii_alphanumeric())
+    })
 }
 
 /// The error without the name of the temporary file, which `tempfile` adds and which nobody has asked for.
@@ -201,5 +251,51 @@ mod tests {
         left.sort();
         assert_eq!(left, [".other.nasbn-a1", ".state", "state"]);
         write(&dir.path().join("x".repeat(250)), b"long").unwrap();
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        let abandoned = [".scores.csv.nasbn-aB3dEf", ".other.json.nasbn-000000"];
+        let others = [
+            ".nasbn-aB3dEf",
+            "..nasbn-aB3dE",
+            ".scores.csv.nasbn-aB3dE",
+            ".scores.csv.nasbn-aB3dEfg",
+            ".scores.csv.nasbn-aB3d.f",
+            "scores.csv.nasbn-aB3dEf",
+            ".scores.csv",
+        ];
+        abandoned.iter().chain(&others).for_each(|name| fs::write(file(name), "left").unwrap());
+        fs::create_dir(file(".a.nasbn-folder")).unwrap();
+        std::os::unix::fs::symlink(file(".scores.csv"), file(".a.nasbn-linked")).unwrap();
+        // Somebody is writing this one.
+        let living = File::create(file(".winner.onnx.nasbn-living")).unwrap();
+        living.try_lock().unwrap();
+        let staged = Staged::new(&file("mine"), b"new").unwrap();
+        write(&file("result.json"), b"{}").unwrap();
+        assert!(abandoned.iter().all(|name| !file(name).exists()));
+        assert!(others.iter().all(|name| file(name).exists()));
+        for name in [".a.nasbn-folder", ".a.nasbn-linked", ".winner.onnx.nasbn-living"] {
+            assert!(fs::symlink_metadata(file(name)).is_ok(), "{name}");
+        }
+        staged.commit().unwrap();
+        assert_eq!(fs::read(file("mine")).unwrap(), b"new");
+        drop(living);
+        write(&file("result.json"), b"{}").unwrap();
+        assert!(!file(".winner.onnx.nasbn-living").exists());
+    }
+
+    #[test]
+    fn writers_of_one_directory_do_not_take_each_others_files() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let file = dir.path().join(format!("file{writer}"));
+                scope.spawn(move || (0..50).for_each(|i| write(&file, format!("{i}").as_bytes()).unwrap()));
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
     }
 }

@@ -4,6 +4,8 @@
 //! on file before the next one is begun, so a kill costs one row at most; a last line that was cut off is
 //! dropped. Only a run that computes the same may go on from it.
 
+mod differences;
+
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Seek, SeekFrom, Write},
@@ -59,7 +61,9 @@ impl JournalError {
             Self::Present(_) => "go on from it with --resume, or remove it to start anew",
             Self::Missing(_) => "leave out --resume",
             Self::InUse(_) => "wait for it, or name another --out",
-            Self::Other { .. } => "repeat the options of the first run, or remove the file to start anew",
+            Self::Other { .. } => {
+                "go on with the options of the first run, or remove the file to start anew with these"
+            }
             Self::Damaged { .. } => "remove the file to start anew",
             Self::Io { .. } => "check that the directory exists, is writable and has room",
         }
@@ -124,7 +128,7 @@ impl Journal {
         };
         // As text: a number with many digits may be read as its neighbour.
         if first != now {
-            let differences = differences(first, &now).ok_or_else(|| damaged(1, "it is no journal"))?;
+            let differences = differences::between(first, &now).ok_or_else(|| damaged(1, "it is no journal"))?;
             return Err(JournalError::Other { path: path.to_owned(), differences });
         }
         let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rows.as_bytes());
@@ -180,27 +184,6 @@ fn present(path: &Path) -> JournalError {
     // A journal that cannot be opened tells nothing about who holds it.
     let held = File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
     if held { JournalError::InUse(path.to_owned()) } else { JournalError::Present(path.to_owned()) }
-}
-
-/// What differs between two first lines, by name; none if one is no object.
-fn differences(then: &str, now: &str) -> Option<String> {
-    let read = |text| serde_json::from_str::<Map<String, Value>>(text).ok();
-    let (then, now) = (read(then)?, read(now)?);
-    let names = now.keys().chain(then.keys().filter(|name| !now.contains_key(*name)));
-    let show = |value: Option<&Value>| value.map_or("not set".to_owned(), Value::to_string);
-    let differing = names.filter(|name| then.get(*name) != now.get(*name));
-    let differences: Vec<String> = differing
-        .map(|name| match (then.get(name), now.get(name)) {
-            (Some(then), Some(now)) if is_digest(then) && is_digest(now) => format!("not the same {name}"),
-            (then, now) => format!("{name} was {}, is {}", show(then), show(now)),
-        })
-        .collect();
-    Some(if differences.is_empty() { "numbers in their last digits".to_owned() } else { differences.join("; ") })
-}
-
-/// Whether a value is a SHA-256 in hexadecimal, which tells nobody anything.
-fn is_digest(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]

@@ -84,6 +84,26 @@ impl PathTable {
         self.intercept + self.offsets.iter().zip(path.choices()).filter_map(entry).sum::<f64>()
     }
 
+    /// What a candidate of a choice adds; 0 if there is no such candidate.
+    pub fn entry(&self, choice: usize, candidate: u8) -> f64 {
+        let offset = self.offsets.get(choice).map(|&offset| offset as usize + usize::from(candidate));
+        let end = self.offsets.get(choice + 1).map_or(self.values.len(), |&next| next as usize);
+        offset.filter(|&at| at < end).and_then(|at| self.values.get(at)).copied().unwrap_or(0.0)
+    }
+
+    /// The path of the least value, the first candidates of equal ones; every combination of candidates is looked at, connected or
+    /// not. None if the table is of more choices than a path has.
+    pub fn lowest(&self) -> Option<Path> {
+        let ends = self.offsets.iter().skip(1).map(|&end| end as usize).chain([self.values.len()]);
+        let least = |(&start, end): (&u32, usize)| -> Option<u8> {
+            let values = self.values.get(start as usize..end)?.iter().enumerate();
+            let (least, _) = values.min_by(|a, b| a.1.total_cmp(b.1))?;
+            u8::try_from(least).ok()
+        };
+        let choices: Option<Vec<u8>> = self.offsets.iter().zip(ends).map(least).collect();
+        Path::new(&choices?)
+    }
+
     /// The table of `shift + scale * value`.
     pub fn affine(&self, shift: f64, scale: f64) -> Self {
         let values = self.values.iter().map(|value| scale * value).collect();
@@ -179,32 +199,39 @@ fn offsets(supernet: &Supernet) -> Vec<u32> {
     supernet.choices.iter().map(start).collect()
 }
 
-/// Least squares with a ridge: minimises `sum_i (y_i - b - x_i . c)^2 + ridge |c|^2`, the intercept b unpenalised (Hoerl
-/// & Kennard 1970).
+/// Least squares with a ridge: minimises `sum_i w_i (y_i - b - x_i . c)^2 + ridge |c|^2`, the intercept b unpenalised
+/// (Hoerl & Kennard 1970).
 pub(crate) struct Ridge {
     /// b.
     pub intercept: f64,
     /// c.
     pub coefficients: Vec<f64>,
-    /// Rows of x, the mean of each column taken away.
+    /// Rows of x, the (weighted) mean of each column taken away.
     centred: Vec<f64>,
     factor: Cholesky,
 }
 
 impl Ridge {
-    /// Fits `y` to as many rows of `columns` numbers each. `ridge` must be above 0.
-    pub fn fit(mut x: Vec<f64>, columns: usize, y: &[f64], ridge: f64) -> Self {
-        let n = y.len().max(1) as f64;
-        let mean_y = y.iter().sum::<f64>() / n;
+    /// Fits `y` to as many rows of `columns` numbers each, all weighing 1. `ridge` must be above 0.
+    pub fn fit(x: Vec<f64>, columns: usize, y: &[f64], ridge: f64) -> Self {
+        Self::weighted(x, columns, y, &vec![1.0; y.len()], ridge)
+    }
+
+    /// Fits `y` to as many rows of `columns` numbers each, with a weight above 0 for each. `ridge` must be above 0.
+    pub fn weighted(mut x: Vec<f64>, columns: usize, y: &[f64], weights: &[f64], ridge: f64) -> Self {
+        let total: f64 = weights.iter().sum();
+        let total = if total > 0.0 { total } else { 1.0 };
+        let mean_y = y.iter().zip(weights).map(|(y, w)| w * y).sum::<f64>() / total;
         // Centred, so that the intercept is the mean.
-        let means: Vec<f64> = (0..columns).map(|c| x.iter().skip(c).step_by(columns.max(1)).sum::<f64>() / n).collect();
+        let mean = |c: usize| x.iter().skip(c).step_by(columns.max(1)).zip(weights).map(|(x, w)| w * x).sum::<f64>();
+        let means: Vec<f64> = (0..columns).map(|c| mean(c) / total).collect();
         for row in x.chunks_exact_mut(columns.max(1)) {
             row.iter_mut().zip(&means).for_each(|(x, mean)| *x -= mean);
         }
         let mut gram = vec![0.0; columns * columns];
         let mut right = vec![0.0; columns];
-        for (row, &y) in x.chunks_exact(columns.max(1)).zip(y) {
-            for (a, &xa) in row.iter().enumerate() {
+        for ((row, &y), &weight) in x.chunks_exact(columns.max(1)).zip(y).zip(weights) {
+            for (a, xa) in row.iter().map(|xa| weight * xa).enumerate() {
                 right[a] += xa * (y - mean_y);
                 for (g, &xb) in gram[a * columns..][..columns].iter_mut().zip(row) {
                     *g += xa * xb;
@@ -332,6 +359,32 @@ mod tests {
             assert!((mean.value(&path) - 0.5 * (of(1.0).value(&path) + of(4.0).value(&path))).abs() < EXACT);
         }
         assert_eq!(PathTable::mean(&[]), None);
+    }
+
+    #[test]
+    fn entries_are_what_candidates_add() {
+        let supernet = space();
+        let values: Vec<Vec<f64>> = (0..8).map(|c| (0..3).map(|o| f64::from(10 * c + o)).collect()).collect();
+        let table = PathTable::new(&supernet, 5.0, &values).unwrap();
+        assert_eq!((table.entry(2, 1), table.entry(7, 2)), (21.0, 72.0));
+        // Not those of the next choice.
+        assert_eq!((table.entry(2, 3), table.entry(7, 3), table.entry(8, 0)), (0.0, 0.0, 0.0));
+        assert_eq!(table.lowest(), Path::new(&[0; 8]));
+        assert_eq!(table.affine(0.0, -1.0).lowest(), Path::new(&[2; 8]));
+    }
+
+    #[test]
+    fn a_weight_counts_as_so_many_rows() {
+        let x = [1.0, 0.0, 0.5, 2.0, -1.0, 3.0, 0.0, 1.0];
+        let y = [1.0, -2.0, 4.0, 0.5];
+        let weighted = Ridge::weighted(x.to_vec(), 2, &y, &[1.0, 3.0, 1.0, 2.0], 0.5);
+        let rows = [0, 1, 1, 1, 2, 3, 3];
+        let repeated: Vec<f64> = rows.iter().flat_map(|&r| x[2 * r..2 * r + 2].to_vec()).collect();
+        let repeated = Ridge::fit(repeated, 2, &rows.map(|r| y[r]), 0.5);
+        let all = |fit: &Ridge| [fit.intercept, fit.coefficients[0], fit.coefficients[1]];
+        for (a, b) in all(&weighted).into_iter().zip(all(&repeated)) {
+            assert!((a - b).abs() < EXACT, "{a} {b}");
+        }
     }
 
     #[test]

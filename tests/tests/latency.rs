@@ -11,8 +11,13 @@ use std::{
     time::Duration,
 };
 
+use nasbn_export::onnx::{
+    Attr, Dim, ElemType, GraphBuilder,
+    proto::type_proto::{self, Tensor},
+};
 use nasbn_runtime::latency::{LatencyTable, Statistic};
 use nasbn_tests::{Ran, export, program, run, run_command, shared_data, small_bundle, text};
+use prost::Message;
 use serde_json::Value;
 
 /// Times that are long enough to see that they are times.
@@ -125,6 +130,23 @@ fn a_measurement_that_was_killed_goes_on_and_keeps_what_it_had() {
     assert_eq!(now[..ms.len()], ms[..]);
 }
 
+/// A model that makes floats of an input `[1, 3, 4, 4]` of ONNX's type `number`.
+fn cast(number: i32) -> Vec<u8> {
+    let image = [Dim::Fixed(1), Dim::Fixed(3), Dim::Fixed(4), Dim::Fixed(4)];
+    let mut graph = GraphBuilder::new("cast");
+    graph.input("x", ElemType::F32, &image);
+    graph.node("Cast", &["x"], &["y"], &[("to", Attr::Int(i64::from(ElemType::F32.onnx())))]);
+    graph.output("y", ElemType::F32, &image);
+    let mut model = graph.finish();
+    let input = &mut model.graph.as_mut().unwrap().input[0];
+    let Some(type_proto::Value::TensorType(Tensor { elem_type, .. })) = &mut input.r#type.as_mut().unwrap().value
+    else {
+        panic!("the input is no tensor");
+    };
+    *elem_type = Some(number);
+    model.encode_to_vec()
+}
+
 #[test]
 fn any_model_is_measured_as_blocks_are() {
     let dir = tempfile::tempdir().unwrap();
@@ -151,6 +173,13 @@ fn any_model_is_measured_as_blocks_are() {
     let (mean, throughput) = (four["latency"]["mean_ms"].as_f64().unwrap(), four["throughput"].as_f64().unwrap());
     assert!(four["batch"] == 4 && (throughput - 4e3 / mean).abs() < 1e-6 * throughput);
     of(&["--root", "nosuch"]).fails(2, "--root nosuch is not a directory");
+    let halves = dir.path().join("halves.onnx");
+    for (number, name) in [(10, "half precision"), (4, "16 bits"), (12, "32 bits")] {
+        fs::write(&halves, cast(number)).unwrap();
+        let ran = run("nasbn", &[&["latency", "--onnx", text(&halves), "--json"][..], &short].concat());
+        let report = json(&ran.ok().stdout);
+        assert_eq!(report["inputs"][0]["dims"], serde_json::json!([1, 3, 4, 4]), "{name}");
+    }
     let missing = dir.path().join("none.onnx");
     run("nasbn", &["latency", "--onnx", text(&missing)]).fails(2, "No such file");
     let broken = dir.path().join("broken.onnx");
@@ -198,6 +227,20 @@ fn latencies_of_elsewhere_are_taken_in_and_corrected() {
     assert_eq!(summary["conditions"]["device"], "a board");
     assert!((summary["error_of_sums"]["mape"].as_f64().unwrap() - 0.5).abs() < 1e-6, "{summary}");
     assert!(summary["error"]["mape"].as_f64().unwrap() < 1e-6, "{summary}");
+    assert_eq!(summary["networks_in_fit"], 20);
+    // They are in the table: with what was measured, and what is predicted.
+    let exported = dir.path().join("export.json");
+    latency(&out, &[&import[..], &["--export", text(&exported)]].concat()).ok();
+    let whole = json(&fs::read_to_string(&exported).unwrap());
+    let listed = whole["networks"].as_array().unwrap();
+    assert_eq!(listed.len(), 60);
+    assert!(listed.iter().enumerate().all(|(i, network)| network["in_fit"] == (i < 20)));
+    for network in listed {
+        let measured = network["timing"]["median_ms"].as_f64().unwrap();
+        assert!((network["predicted_ms"].as_f64().unwrap() / measured - 1.0).abs() < 1e-6, "{network}");
+        let line = format!("{},", network["path"].as_str().unwrap());
+        assert!(text_of_networks.lines().any(|l| l.starts_with(&line)) || line.contains('0'), "{network}");
+    }
     let alone = ["--import", text(&csv), "--json"];
     assert!(json(&latency(&out, &alone).ok().stdout)["error"].is_null());
     for (contents, words) in [

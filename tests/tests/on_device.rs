@@ -215,7 +215,55 @@ fn budgets_must_be_times() {
     assert_eq!((dry["reference_paths"].as_u64(), dry["measured"].as_u64()), (Some(24), Some(8)));
     assert_eq!(dry["looked_at_at_most"], 3969.0);
     assert!(search(&out, &["--dry-run"]).ok().stdout.contains("finalists"));
+    assert!(dry["gap_ms"].is_null() && dry["fastest_predicted_ms"].as_f64().unwrap() > 0.0);
     assert!(!out.exists(), "a dry run writes nothing");
+}
+
+#[test]
+fn a_dry_run_tells_that_a_budget_is_impossible_as_predicted() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("found");
+    let table = table();
+    let supernet = nasbn_export::bundle::Bundle::open(&place().join("bundle")).unwrap().manifest().supernet.clone();
+    // Every path, equal networks among them: the canonical one of the least is what a search would look at.
+    let least = supernet.paths().map(|path| table.latency(&path)).fold(f64::INFINITY, f64::min);
+    let dry = json(&search(&out, &["--dry-run", "--json", "--budget", "0.1us"]).ok().stdout);
+    let fastest = dry["fastest_predicted_ms"].as_f64().unwrap();
+    let path = supernet.parse_path(dry["fastest"].as_str().unwrap()).unwrap();
+    assert!((table.latency(&path) - fastest).abs() < 1e-9 && (fastest - least).abs() < 1e-9, "{fastest} {least}");
+    assert!((dry["gap_ms"].as_f64().unwrap() - (fastest - 1e-4)).abs() < 1e-9, "{dry}");
+    let said = search(&out, &["--dry-run", "--budget", "0.1us"]).ok().stdout;
+    let words =
+        format!("impossible as predicted: the fastest network, {}, would take", dry["fastest"].as_str().unwrap());
+    assert!(said.contains(&words), "{said}");
+    // Among given networks, the fastest of these.
+    let list = dir.path().join("list");
+    fs::write(&list, "22222222\n22222221\n").unwrap();
+    let dry = json(&search(&out, &["--dry-run", "--json", "--paths", text(&list)]).ok().stdout);
+    let of = |path: &str| table.latency(&supernet.parse_path(path).unwrap());
+    let fastest = dry["fastest_predicted_ms"].as_f64().unwrap();
+    assert!((fastest - of("22222222").min(of("22222221"))).abs() < 1e-9, "{dry}");
+}
+
+#[test]
+fn a_loss_is_shown_as_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("found");
+    let more = ["--objective", "loss", "--evaluations", "4", "--population", "2", "--budget", "1s"];
+    let said = search(&out, &more).ok().stdout;
+    let found = result(&out);
+    let score = found["winner"]["score"].as_f64().unwrap();
+    assert_eq!((&found["objective"], &found["direction"]), (&"loss".into(), &"lower".into()));
+    let least = ["finalists", "random"].iter().flat_map(|list| found[*list].as_array().unwrap());
+    let least = least.map(|network| network["score"].as_f64().unwrap()).fold(f64::INFINITY, f64::min);
+    assert!(score > 0.0 && score == least, "{score} {least}");
+    assert!(said.contains(&format!("loss {score:.4} (lower is better)")), "{said}");
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("loss, lower is better") && page.contains("Further down and to the left is better"));
+    // Of two networks that are as fast, the one of less loss is on the front: the winner is.
+    let csv = fs::read_to_string(out.join("pareto.csv")).unwrap();
+    let winner = csv.lines().find(|line| line.starts_with(found["winner"]["path"].as_str().unwrap())).unwrap();
+    assert_eq!(winner.split(',').nth(3), Some("true"), "{winner}");
 }
 
 #[test]

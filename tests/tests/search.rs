@@ -128,8 +128,12 @@ fn a_search_that_is_stopped_says_how_to_go_on_and_guards_what_it_left() {
     let left = recorded(&out);
     let search = |more: &[&str]| place.search(&[&["--out", text(&out)], more].concat());
     search(&["--evaluations", "2000"]).fails(2, "an earlier run was stopped");
-    search(&["--evaluations", "2000", "--seed", "1", "--resume"]).fails(2, "search was");
-    search(&["--evaluations", "2000", "--objective", "accuracy", "--resume"]).fails(2, "objective was");
+    search(&["--evaluations", "2000", "--seed", "1", "--resume"]).fails(2, "--seed was 0, is 1");
+    let words = search(&["--evaluations", "2001", "--max-macs", "9M", "--resume"]).fails(2, "other options").stderr;
+    assert!(words.contains("--evaluations was 2000, is 2001") && words.contains("--max-macs was "), "{words}");
+    assert!(words.contains("is 9000000") && words.contains("hint: ") && !words.contains('{'), "{words}");
+    search(&["--evaluations", "2000", "--objective", "accuracy", "--resume"])
+        .fails(2, "--objective was loss, is accuracy");
     assert_eq!(recorded(&out), left);
     let elsewhere = place.path("elsewhere");
     place.search(&["--out", text(&elsewhere), "--resume"]).fails(2, "nothing to go on from");
@@ -150,8 +154,11 @@ fn the_result_says_which_part_of_the_search_found_the_winner() {
     let result: Value = serde_json::from_str(&ran.stdout).unwrap();
     let score = |part: &str| result[part]["score"].as_f64().unwrap();
     let (evolution, random) = (score("evolution"), score("random_search"));
-    assert_eq!(score("winner"), evolution.max(random));
-    let finder = if random > evolution { "random-search" } else { "evolution" };
+    // A loss, and the lower the better.
+    assert_eq!((&result["objective"], &result["direction"]), (&"loss".into(), &"lower".into()));
+    assert_eq!(score("winner"), evolution.min(random));
+    assert!(score("winner") > 0.0);
+    let finder = if random < evolution { "random-search" } else { "evolution" };
     assert_eq!(result["found_by"], finder);
     let definition: Value = serde_json::from_slice(&fs::read(out.join("winner.json")).unwrap()).unwrap();
     assert_eq!((&definition["path"], &definition["params"]), (&result["winner"]["path"], &result["winner"]["params"]));

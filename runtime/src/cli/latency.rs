@@ -22,7 +22,8 @@ use crate::{
     board::Board,
     journal,
     latency::{
-        Conditions, GivenShape, LatencyTable, MOST_IMAGES, Measured, NOISY, Rules, Statistic, TableError,
+        Conditions, GivenShape, IMPORTED, LatencyTable, MOST_IMAGES, Measured, NOISY, NetworkTime, Rules, Statistic,
+        TableError, Timing,
         bench::BenchError,
         import::{self, ImportError},
         record::Times,
@@ -169,7 +170,7 @@ fn imported(args: &LatencyArgs, bundle: &Bundle, file: &std::path::Path) -> Resu
         bundle: fingerprint::hex(&bundle.digest()),
         device: args.device.clone(),
         power_mode: None,
-        provider: "imported".into(),
+        provider: IMPORTED.into(),
         precision: "as measured".into(),
         batch: args.batch,
         threads: 0,
@@ -178,6 +179,16 @@ fn imported(args: &LatencyArgs, bundle: &Bundle, file: &std::path::Path) -> Resu
     let mut table = LatencyTable::new(conditions, Board::default(), Board::default(), sums);
     let energies = (Vec::new(), Vec::new());
     table.fit(supernet, &networks, &check, energies);
+    // Those of the fit stand first.
+    let whole = |network: &Measured, in_fit: bool| NetworkTime {
+        path: supernet.format_path(&network.path),
+        timing: Timing::of_one(network.ms),
+        predicted_ms: table.latency(&network.path),
+        in_fit,
+        energy_mj: None,
+    };
+    let (fit, check) = (networks.iter().map(|n| whole(n, true)), check.iter().map(|n| whole(n, false)));
+    table.networks = fit.chain(check).collect();
     Ok(table)
 }
 

@@ -2,20 +2,20 @@
 //!
 //! A block that is measured by itself pays for a session of its own, and its caches are warmer than in a network. So the sum
 //! is corrected by what whole networks take: first by an overhead and a slope; then, if networks that were left out of the
-//! fit are predicted better for it, by a table of what remains. That table has a number for each operator, wherever it
-//! stands, and one more for each block, with a ridge on both: few networks tell what operators add (a launch, a change of layout),
-//! more of them what a block adds to that.
+//! fit are predicted better for it, by a table of what remains, or by a slope for each operator. That table has a number for each
+//! operator, wherever it stands, and one more for each block, with a ridge on both: few networks tell what operators add (a
+//! launch, a change of layout), more of them what a block adds to that. `fit.rs` has the formulas.
 
 use std::collections::HashMap;
 
 use nasbn_models::{Path, Selection, Supernet};
 use serde::{Deserialize, Serialize};
 
-use super::blocks::distinct;
-use crate::{
-    evaluate::rank::kendall_tau_b,
-    path_table::{MIN_PATHS, PathTable, Ridge},
+use super::{
+    blocks::distinct,
+    fit::{Fitted, Method, Sample},
 };
+use crate::path_table::PathTable;
 
 /// A whole network's latency.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,17 +24,6 @@ pub struct Measured {
     pub path: Path,
     /// Milliseconds.
     pub ms: f64,
-}
-
-/// How the sum of blocks is corrected.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Method {
-    /// Not at all: no whole network was measured.
-    Sum,
-    /// By an overhead and a slope.
-    Line,
-    /// By an overhead, a slope and a table of what remains, with this ridge.
-    LineAndTable(f64),
 }
 
 /// A corrected table.
@@ -53,104 +42,52 @@ pub struct Correction {
     pub expected_error: f64,
 }
 
-/// Parts of the cross-validation.
-const FOLDS: usize = 8;
-/// Ridges that are tried, in runs of a network: larger means less of a table.
-const RIDGES: [f64; 8] = [64.0, 16.0, 4.0, 1.0, 0.25, 0.0625, 0.0156, 0.0039];
-/// Share by which a table must lower the error of networks left out to be preferred to a line alone: less may be chance.
-const WORTH: f64 = 0.1;
-/// Relative error that nobody would lower.
-const NOTHING: f64 = 1e-4;
-
 impl Correction {
     /// No correction.
     pub fn none(sums: &PathTable) -> Self {
         Self { method: Method::Sum, overhead_ms: 0.0, slope: 1.0, table: sums.clone(), expected_error: f64::NAN }
     }
 
-    /// Fits the correction of `sums`, the table of block latencies, to whole networks. With fewer than 8 networks it is no
-    /// more than [`Correction::none`].
-    ///
-    /// Lines are least squares of relative errors (weights `1 / ms^2`), since relative errors are what a prediction is judged
-    /// by. The table is one of what remains in milliseconds, all networks weighing alike: with the line's weights, errors on
-    /// networks of HW-NAS-Bench left out were the same (by less than 0.03 points of MAPE better or worse, 60 fits of 32 and 100 networks).
+    /// Fits the correction of `sums`, the table of block latencies, to whole networks: see [`Fitted::new`]. With fewer than 8
+    /// networks it is no more than [`Correction::none`].
     pub fn fit(supernet: &Supernet, sums: &PathTable, measured: &[Measured]) -> Self {
-        let usable = |m: &&Measured| m.ms.is_finite() && m.ms > 0.0 && supernet.contains(&m.path);
-        let measured: Vec<&Measured> = measured.iter().filter(usable).collect();
-        if measured.len() < MIN_PATHS {
-            return Self::none(sums);
+        let features = Features::new(supernet, sums);
+        let samples: Vec<Sample> =
+            measured.iter().filter(|m| supernet.contains(&m.path)).map(|m| features.of(&m.path, m.ms)).collect();
+        let fitted = Fitted::new(&samples);
+        Self {
+            method: fitted.method,
+            overhead_ms: fitted.overhead,
+            slope: fitted.slope,
+            table: features.table(&fitted),
+            expected_error: fitted.expected_error,
         }
-        let features = Features::new(supernet);
-        let methods = std::iter::once(Method::Line).chain(RIDGES.map(Method::LineAndTable));
-        let errors: Vec<(Method, f64)> =
-            methods.map(|method| (method, left_out(&features, sums, &measured, method))).collect();
-        let line = errors[0];
-        let least = errors.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(line);
-        let (method, expected_error) = if line.1 > NOTHING && least.1 < (1.0 - WORTH) * line.1 { least } else { line };
-        let (overhead_ms, slope) = line_of(sums, &measured);
-        let table = corrected(&features, sums, &measured, method);
-        Self { method, overhead_ms, slope, table, expected_error }
     }
 }
 
-/// Overhead and slope.
-fn line_of(sums: &PathTable, measured: &[&Measured]) -> (f64, f64) {
-    // Minimises sum ((a + b s - y) / y)^2.
-    let (mut w, mut ws, mut wss, mut wy, mut wsy) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for m in measured {
-        let (s, y) = (sums.value(&m.path), m.ms);
-        let weight = 1.0 / (y * y);
-        w += weight;
-        ws += weight * s;
-        wss += weight * s * s;
-        wy += weight * y;
-        wsy += weight * s * y;
-    }
-    let determinant = w * wss - ws * ws;
-    // Sums that are all equal tell nothing of a slope.
-    if determinant <= 1e-12 * w * wss {
-        let slope = 1.0;
-        return (if w > 0.0 { (wy - slope * ws) / w } else { 0.0 }, slope);
-    }
-    let slope = (w * wsy - ws * wy) / determinant;
-    ((wy - slope * ws) / w, slope)
-}
-
-/// The prediction of a method fitted to networks.
-fn corrected(features: &Features<'_>, sums: &PathTable, measured: &[&Measured], method: Method) -> PathTable {
-    let (overhead, slope) = match method {
-        Method::Sum => (0.0, 1.0),
-        _ => line_of(sums, measured),
-    };
-    let line = sums.affine(overhead, slope);
-    let Method::LineAndTable(ridge) = method else { return line };
-    let rest: Vec<f64> = measured.iter().map(|m| m.ms - line.value(&m.path)).collect();
-    let x: Vec<f64> = measured.iter().flat_map(|m| features.of(&m.path)).collect();
-    let fit = Ridge::fit(x, features.columns, &rest, ridge);
-    line.plus(&features.table(&fit)).unwrap_or(line)
-}
-
-/// What networks are told apart by: how often they have each operator, and each block, on their mixed edges.
+/// What networks are told apart by: how often they have each operator, and each block, on their mixed edges, and how long
+/// each operator takes there.
 struct Features<'a> {
     supernet: &'a Supernet,
+    sums: &'a PathTable,
     /// Column of the block of an operator on an edge.
     blocks: HashMap<(usize, u8), usize>,
     columns: usize,
 }
 
 impl<'a> Features<'a> {
-    fn new(supernet: &'a Supernet) -> Self {
+    fn new(supernet: &'a Supernet, sums: &'a PathTable) -> Self {
         let operators = supernet.operators.len();
         let mut blocks = HashMap::new();
         let all = distinct(supernet);
         for (number, block) in all.iter().enumerate() {
             blocks.extend(block.members.iter().map(|&member| (member, operators + number)));
         }
-        Self { supernet, blocks, columns: operators + all.len() }
+        Self { supernet, sums, blocks, columns: operators + all.len() }
     }
 
-    /// Counts of a path.
-    fn of(&self, path: &Path) -> Vec<f64> {
+    /// Features of a path of the supernet.
+    fn of(&self, path: &Path, measured: f64) -> Sample {
         let mut counts = vec![0.0; self.columns];
         for (e, edge) in self.supernet.edges.iter().enumerate() {
             if matches!(edge.selection, Selection::Mixed(_)) {
@@ -161,69 +98,33 @@ impl<'a> Features<'a> {
                 }
             }
         }
-        counts
+        let mut times = vec![0.0; self.supernet.operators.len()];
+        for (c, (choice, &candidate)) in self.supernet.choices.iter().zip(path.choices()).enumerate() {
+            if let Some(&operator) = choice.candidates.get(usize::from(candidate)) {
+                times[usize::from(operator)] += self.sums.entry(c, candidate);
+            }
+        }
+        Sample { sum: self.sums.value(path), times, counts, measured }
     }
 
     /// The table of a fit.
-    fn table(&self, fit: &Ridge) -> PathTable {
-        let of = |column: usize| fit.coefficients.get(column).copied().unwrap_or(0.0);
-        let entry = |e: usize, operator: u8| match self.supernet.edges[e].selection {
+    fn table(&self, fitted: &Fitted) -> PathTable {
+        let line = self.sums.affine(fitted.overhead, fitted.slope).raised(fitted.rest);
+        let of = |numbers: &[f64], column: usize| numbers.get(column).copied().unwrap_or(0.0);
+        let count = |e: usize, operator: u8| match self.supernet.edges[e].selection {
             Selection::Fixed(_) => 0.0,
-            Selection::Mixed(_) => of(usize::from(operator)) + self.blocks.get(&(e, operator)).map_or(0.0, |&b| of(b)),
+            Selection::Mixed(_) => {
+                let block = self.blocks.get(&(e, operator)).map_or(0.0, |&block| of(&fitted.table, block));
+                of(&fitted.table, usize::from(operator)) + block
+            }
         };
-        PathTable::of_edges(self.supernet, entry).raised(fit.intercept)
-    }
-}
-
-/// Root mean square of the relative errors on networks left out of the fit, a part at a time.
-fn left_out(features: &Features<'_>, sums: &PathTable, measured: &[&Measured], method: Method) -> f64 {
-    let folds = FOLDS.min(measured.len());
-    let mut squares = 0.0;
-    for fold in 0..folds {
-        let (out, within): (Vec<_>, Vec<_>) = measured.iter().enumerate().partition(|(i, _)| i % folds == fold);
-        let within: Vec<&Measured> = within.into_iter().map(|(_, m)| *m).collect();
-        let table = corrected(features, sums, &within, method);
-        squares += out.into_iter().map(|(_, m)| (table.value(&m.path) / m.ms - 1.0).powi(2)).sum::<f64>();
-    }
-    (squares / measured.len() as f64).sqrt()
-}
-
-/// How well predictions hold on networks that were not in the fit.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PredictionError {
-    /// Networks.
-    pub networks: u32,
-    /// Mean absolute percentage error, as a share.
-    pub mape: f64,
-    /// Mean of the relative errors with their signs: above 0 if predictions are too high.
-    pub bias: f64,
-    /// Share of the networks whose prediction is within 5 %.
-    pub within_5: f64,
-    /// Share of the networks whose prediction is within 10 %.
-    pub within_10: f64,
-    /// Kendall's tau-b between prediction and measurement; not a number where one of them is constant.
-    pub kendall_tau: f64,
-}
-
-impl PredictionError {
-    /// Of a table's predictions on measured networks; none if there are none.
-    pub fn of(table: &PathTable, measured: &[Measured]) -> Option<Self> {
-        if measured.is_empty() {
-            return None;
-        }
-        let n = measured.len() as f64;
-        let predicted: Vec<f64> = measured.iter().map(|m| table.value(&m.path)).collect();
-        let errors: Vec<f64> = predicted.iter().zip(measured).map(|(p, m)| p / m.ms - 1.0).collect();
-        let share = |limit: f64| errors.iter().filter(|e| e.abs() <= limit).count() as f64 / n;
-        let ms: Vec<f64> = measured.iter().map(|m| m.ms).collect();
-        Some(Self {
-            networks: u32::try_from(measured.len()).unwrap_or(u32::MAX),
-            mape: errors.iter().map(|e| e.abs()).sum::<f64>() / n,
-            bias: errors.iter().sum::<f64>() / n,
-            within_5: share(0.05),
-            within_10: share(0.10),
-            kendall_tau: kendall_tau_b(&predicted, &ms).unwrap_or(f64::NAN),
-        })
+        let time = |(c, choice): (usize, &nasbn_models::Choice)| -> Vec<f64> {
+            let more = |&operator: &u8| of(&fitted.more, usize::from(operator));
+            choice.candidates.iter().zip(0..).map(|(operator, o)| more(operator) * self.sums.entry(c, o)).collect()
+        };
+        let times: Vec<Vec<f64>> = self.supernet.choices.iter().enumerate().map(time).collect();
+        let parts = [Some(PathTable::of_edges(self.supernet, count)), PathTable::new(self.supernet, 0.0, &times)];
+        parts.into_iter().flatten().fold(line, |sum, part| sum.plus(&part).unwrap_or(sum))
     }
 }
 
@@ -231,7 +132,7 @@ impl PredictionError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{composite::testing::random_paths, testing::chain};
+    use crate::{composite::testing::random_paths, latency::PredictionError, testing::chain};
 
     /// Differences that rounding explains.
     const EXACT: f64 = 1e-9;
@@ -292,6 +193,52 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_that_is_slower_in_networks_than_alone_has_a_slope_of_its_own() {
+        // Layers whose 3x3 convolutions differ a thousandfold.
+        let values: Vec<Vec<f64>> = (0..8)
+            .map(|c| {
+                let (one, three) = (0.01 * 2.7_f64.powi(c), 0.01 * 2.7_f64.powi(7 - c));
+                if c % 2 == 0 { vec![0.0, one, three] } else { vec![0.0, three, one] }
+            })
+            .collect();
+        let sums = PathTable::new(&space(), 0.5, &values).unwrap();
+        let three = |path: &Path| -> f64 {
+            let of = |(c, &choice): (usize, &u8)| {
+                if usize::from(choice) == 2 - c % 2 { sums.entry(c, choice) } else { 0.0 }
+            };
+            path.choices().iter().enumerate().map(of).sum()
+        };
+        let truth = |path: &Path| 0.1 + sums.value(path) + 2.0 * three(path);
+        // Too few to tell a number for each of 16 blocks.
+        let fit = Correction::fit(&space(), &sums, &measured(14, 1, truth));
+        assert!(matches!(fit.method, Method::Slopes(_)), "{fit:?}");
+        let check = measured(200, 2, truth);
+        let (line, slopes) = (sums.affine(fit.overhead_ms, fit.slope), fit.table);
+        let mape = |table: &PathTable| PredictionError::of(table, &check).unwrap().mape;
+        assert!(mape(&slopes) < 0.05 * mape(&line), "{} {}", mape(&slopes), mape(&line));
+    }
+
+    #[test]
+    fn the_table_predicts_what_the_fit_predicts() {
+        let (space, sums) = (space(), blocks());
+        let features = Features::new(&space, &sums);
+        let number = |i: usize| (i * 37 % 11) as f64 / 11.0 - 0.4;
+        let fitted = Fitted {
+            method: Method::Slopes(1.0),
+            overhead: 0.3,
+            slope: 0.9,
+            more: (0..space.operators.len()).map(number).collect(),
+            rest: 0.2,
+            table: (0..features.columns).map(|i| number(i + 5)).collect(),
+            expected_error: 0.0,
+        };
+        let table = features.table(&fitted);
+        for path in random_paths(&space, 50, 9) {
+            assert!((table.value(&path) - fitted.predict(&features.of(&path, 1.0))).abs() < EXACT);
+        }
+    }
+
+    #[test]
     fn too_few_networks_and_senseless_ones_correct_nothing() {
         let sums = blocks();
         let mut few = measured(7, 1, |_| 1.0);
@@ -303,17 +250,5 @@ mod tests {
         let flat = PathTable::new(&space(), 2.0, &vec![vec![0.0; 3]; 8]).unwrap();
         let fit = Correction::fit(&space(), &flat, &measured(30, 1, |_| 5.0));
         assert!((fit.overhead_ms - 3.0).abs() < EXACT && fit.slope == 1.0, "{fit:?}");
-    }
-
-    #[test]
-    fn errors_follow_their_definitions() {
-        let flat = PathTable::new(&space(), 1.0, &vec![vec![0.0; 3]; 8]).unwrap();
-        let path = random_paths(&space(), 1, 0).remove(0);
-        let of = |ms: f64| Measured { path: path.clone(), ms };
-        let error = PredictionError::of(&flat, &[of(1.0 / 1.04), of(1.0 / 0.92), of(0.5)]).unwrap();
-        assert!((error.mape - (0.04 + 0.08 + 1.0) / 3.0).abs() < EXACT);
-        assert!((error.bias - (0.04 - 0.08 + 1.0) / 3.0).abs() < EXACT);
-        assert!((error.within_5 - 1.0 / 3.0).abs() < EXACT && (error.within_10 - 2.0 / 3.0).abs() < EXACT);
-        assert!(error.kendall_tau.is_nan() && error.networks == 3);
     }
 }

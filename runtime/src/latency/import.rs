@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use nasbn_models::{Supernet, canonical::CanonicalTable};
 
-use super::correction::Measured;
+use super::{correction::Measured, table::MOST_NETWORKS};
 use crate::{
     path_table::PathTable,
     table::{Table, TableError},
@@ -43,6 +43,9 @@ pub enum ImportError {
         /// Its latency.
         least: f64,
     },
+    /// More networks than a table holds.
+    #[error("there are {0} different networks; {MOST_NETWORKS} is most")]
+    TooMany(usize),
     /// Neither a base nor any line.
     #[error("there is no line `base`, which tells what all networks take besides their choices")]
     NoBase,
@@ -60,6 +63,7 @@ impl ImportError {
             Self::Senseless { .. } => {
                 "blocks may be negative, as differences are, but with the base no network may be".into()
             }
+            Self::TooMany(_) => "leave some out: an error is told as well on a few thousand".into(),
             Self::NoBase => "add the line `base,,LATENCY`; with the latency 0 if it is in the others".into(),
         }
     }
@@ -163,6 +167,9 @@ pub fn networks(supernet: &Supernet, text: &str) -> Result<Vec<Measured>, Import
             order.push(path);
         }
         times.push(ms);
+    }
+    if order.len() > MOST_NETWORKS {
+        return Err(ImportError::TooMany(order.len()));
     }
     let mean = |path: nasbn_models::Path| {
         let times = found.get(&path).map_or(&[][..], Vec::as_slice);

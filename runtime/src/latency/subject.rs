@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use ort::{
+    memory::Allocator,
     session::{Session, SessionInputValue},
-    value::{DynValue, Tensor, TensorElementType, ValueType},
+    value::{DynTensor, DynValue, Tensor, TensorElementType, ValueType},
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
@@ -96,8 +97,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Makes up inputs for a session: random numbers between -1 and 1 for floats, zeros for integers. An open first dimension is
-    /// `batch`; other open ones must be in `given`.
+    /// Makes up inputs for a session: random numbers between -1 and 1 for floats of single and double precision, zeros for
+    /// those of half precision and for integers. An open first dimension is `batch`; other open ones must be in `given`.
     ///
     /// # Errors
     /// See [`SubjectError`].
@@ -181,8 +182,12 @@ impl Subject {
 fn take(left: &mut u64, ty: TensorElementType, dims: &[i64]) -> Option<usize> {
     let count = dims.iter().try_fold(1u64, |count, &d| count.checked_mul(d.unsigned_abs()))?;
     let bytes = match ty {
-        TensorElementType::Float64 | TensorElementType::Int64 => 8,
-        TensorElementType::Float32 | TensorElementType::Int32 => 4,
+        TensorElementType::Float64 | TensorElementType::Int64 | TensorElementType::Uint64 => 8,
+        TensorElementType::Float32 | TensorElementType::Int32 | TensorElementType::Uint32 => 4,
+        TensorElementType::Float16
+        | TensorElementType::Bfloat16
+        | TensorElementType::Int16
+        | TensorElementType::Uint16 => 2,
         // The other ones of which tensors are made up.
         _ => 1,
     };
@@ -212,6 +217,13 @@ fn made_up(
         TensorElementType::Uint8 => Tensor::from_array((dims, vec![0u8; count]))?.into_dyn(),
         TensorElementType::Int8 => Tensor::from_array((dims, vec![0i8; count]))?.into_dyn(),
         TensorElementType::Bool => Tensor::from_array((dims, vec![false; count]))?.into_dyn(),
+        // Rust has no numbers of half precision; zeros are the same bytes in every type.
+        TensorElementType::Float16
+        | TensorElementType::Bfloat16
+        | TensorElementType::Int16
+        | TensorElementType::Uint16
+        | TensorElementType::Uint32
+        | TensorElementType::Uint64 => DynTensor::new(&Allocator::default(), ty, dims)?.into_dyn(),
         _ => return Ok(None),
     }))
 }
@@ -223,7 +235,7 @@ mod tests {
 
     #[test]
     fn all_inputs_share_one_bound() {
-        use TensorElementType::{Bool, Float32, Float64, Int64};
+        use TensorElementType::{Bfloat16, Bool, Float16, Float32, Float64, Int16, Int64, Uint16, Uint32, Uint64};
         let mut left = MOST_BYTES;
         assert_eq!(take(&mut left, Float32, &[1, 3, 224, 224]), Some(150_528));
         assert_eq!(left, MOST_BYTES - 4 * 150_528);
@@ -232,6 +244,10 @@ mod tests {
         let half = [1 << 14, 1 << 12];
         assert!(take(&mut left, Int64, &half).is_some() && take(&mut left, Float64, &half).is_some());
         assert_eq!((left, take(&mut left, Bool, &[1]), take(&mut left, Bool, &[5, 0])), (0, None, Some(0)));
+        for (ty, bytes) in [(Float16, 2), (Bfloat16, 2), (Int16, 2), (Uint16, 2), (Uint32, 4), (Uint64, 8)] {
+            let mut left = MOST_BYTES;
+            assert_eq!((take(&mut left, ty, &[5, 7]), MOST_BYTES - left), (Some(35), 35 * bytes), "{ty:?}");
+        }
         // Products beyond 64 bits, of numbers and of bytes.
         for dims in [&[i64::MAX, 3][..], &[1 << 62], &[1 << 30]] {
             assert_eq!(take(&mut MOST_BYTES.clone(), Float64, dims), None, "{dims:?}");

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    correction::{Correction, Measured, Method, PredictionError},
+    correction::{Correction, Measured},
+    error::PredictionError,
+    fit::Method,
     timing::{Statistic, Timing},
 };
 use crate::{atomic, board::Board, bounded, path_table::PathTable, provider::Placement};
@@ -27,7 +29,9 @@ const MAX_BYTES: u64 = 32 << 20;
 /// Most blocks of a table that is read.
 const MOST_BLOCKS: usize = 1 << 16;
 /// Most networks of a table that is read.
-const MOST_NETWORKS: usize = 200_000;
+pub(super) const MOST_NETWORKS: usize = 200_000;
+/// What stands for the provider of latencies that were measured elsewhere.
+pub const IMPORTED: &str = "imported";
 /// Most images in a batch.
 pub const MOST_IMAGES: u32 = 4096;
 
@@ -42,7 +46,7 @@ pub struct Conditions {
     pub device: String,
     /// Power mode of the board, where it has some.
     pub power_mode: Option<String>,
-    /// Provider that ran the graphs: `cpu`, `cuda`, `tensorrt`; `imported` for latencies that were measured elsewhere.
+    /// Provider that ran the graphs: `cpu`, `cuda`, `tensorrt`; [`IMPORTED`] for latencies that were measured elsewhere.
     pub provider: String,
     /// Numbers that the graphs were run with: `fp32`, `fp16`.
     pub precision: String,
@@ -463,9 +467,24 @@ pub(crate) mod tests {
         written.placement = Some(Placement::parse(profile).unwrap());
         let read = LatencyTable::decode(&written.encode().unwrap()).unwrap();
         assert_eq!(read.placement, written.placement);
-        // A table of the format before this one, which had no such field, is refused by its version.
-        let mut old = written.encode().unwrap();
-        old[MAGIC.len()] = 1;
-        assert!(matches!(LatencyTable::decode(&old), Err(TableError::Version(1))));
+        // Formats without such a field, and formats to come, are refused by their version.
+        for version in [FORMAT_VERSION as u8 - 1, FORMAT_VERSION as u8 + 1] {
+            let mut other = written.encode().unwrap();
+            other[MAGIC.len()] = version;
+            let wrong = LatencyTable::decode(&other).unwrap_err();
+            assert!(matches!(wrong, TableError::Version(found) if found == u32::from(version)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn methods_keep_their_numbers() {
+        let mut written = table(&chain(3));
+        for (number, method) in
+            [Method::Sum, Method::Line, Method::LineAndTable(4.0), Method::Slopes(0.25)].iter().enumerate()
+        {
+            assert_eq!(usize::from(postcard::to_allocvec(method).unwrap()[0]), number);
+            written.correction.method = *method;
+            assert_eq!(LatencyTable::decode(&written.encode().unwrap()).unwrap().correction.method, *method);
+        }
     }
 }

@@ -99,6 +99,12 @@ impl Timing {
         }
     }
 
+    /// Of a time that was measured elsewhere, milliseconds: as one run.
+    pub fn of_one(ms: f64) -> Self {
+        let [min_ms, mean_ms, p10_ms, median_ms, p90_ms, p95_ms, p99_ms, max_ms] = [ms; 8];
+        Self { runs: 1, min_ms, mean_ms, p10_ms, median_ms, p90_ms, p95_ms, p99_ms, max_ms, variation: 0.0, drift: 0.0 }
+    }
+
     /// Whether runs differed by more than [`NOISY`].
     pub fn is_noisy(&self) -> bool {
         self.variation > NOISY
@@ -158,6 +164,7 @@ mod tests {
         assert_eq!((timing.median_ms, timing.p99_ms, timing.variation, timing.drift), (2.5, 2.5, 0.0, 0.0));
         assert!(!timing.is_noisy());
         assert_eq!(Timing::of(&[0, 0]).unwrap().throughput(1), 0.0);
+        assert_eq!(Timing::of_one(2.5), timing);
     }
 
     #[test]

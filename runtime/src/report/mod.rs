@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::{
     board::Board,
-    latency::{Conditions, LatencyTable, PredictionError, Statistic, Timing},
+    indicators::catalogue::Direction,
+    latency::{Conditions, IMPORTED, LatencyTable, PredictionError, Statistic, Timing},
     provider::Placement,
     search::{FoundBy, Method},
     validation::Validation,
@@ -31,6 +32,8 @@ pub struct SearchReport {
     pub seed: u64,
     /// What was searched for.
     pub objective: String,
+    /// Which of its values are better.
+    pub direction: Direction,
     /// Whether the objective that decides was measured on the finalists, after tables had filtered.
     pub decided_by_measurement: bool,
     /// Parts of the composite; empty for other objectives.
@@ -106,7 +109,7 @@ pub struct MeasuredNetwork {
     pub found_by: FoundBy,
     /// Whether it keeps the limits on latency and energy as measured.
     pub within_budget: bool,
-    /// The objective, larger is better.
+    /// The objective's own value: of a loss, the loss. Which is better, [`SearchReport::direction`] says.
     pub score: f64,
     /// What the tables gave for it.
     pub fitted_score: f64,
@@ -187,7 +190,9 @@ pub struct TableSummary {
 impl TableSummary {
     /// Of a table.
     pub fn of(table: &LatencyTable) -> Self {
-        let checked = table.networks.iter().filter(|network| !network.in_fit);
+        // What was imported was not measured as finalists are.
+        let here = table.conditions.provider != IMPORTED;
+        let checked = table.networks.iter().filter(|network| here && !network.in_fit);
         Self {
             conditions: table.conditions.clone(),
             placement: table.placement.clone(),
@@ -266,8 +271,8 @@ impl SearchReport {
         let all: Vec<&MeasuredNetwork> = self.finalists.iter().chain(&self.random).collect();
         for network in &all {
             let dominates = |other: &&&MeasuredNetwork| {
-                let (better, faster) =
-                    (other.score - network.score, network.latency.median_ms - other.latency.median_ms);
+                let better = self.direction.score(other.score) - self.direction.score(network.score);
+                let faster = network.latency.median_ms - other.latency.median_ms;
                 better >= 0.0 && faster >= 0.0 && (better > 0.0 || faster > 0.0)
             };
             let on_front = !network.score.is_nan() && !all.iter().any(|other| dominates(&other));

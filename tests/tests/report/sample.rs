@@ -2,6 +2,7 @@
 
 use nasbn_runtime::{
     board::{Board, Cores, CpuPolicy, Gpu, NamedMode, PowerMode, Zone, power::RailReading},
+    indicators::catalogue::Direction,
     latency::{Conditions, PredictionError, Statistic, Timing},
     report::{
         BlockOfWinner, BudgetLimits, LayerShares, MeasuredNetwork, PartOfScore, PointOfFront, SCHEMA, SearchReport,
@@ -192,6 +193,7 @@ pub fn report() -> SearchReport {
         space: "mobilenet".to_owned(),
         seed: 0,
         objective: "composite".to_owned(),
+        direction: Direction::Higher,
         decided_by_measurement: true,
         parts: [("gamma-mean", 0.5), ("ntk-condition", 0.2), ("uncertainty-mutual-information", 0.3)]
             .map(|(indicator, weight)| PartOfScore { indicator: indicator.to_owned(), weight })

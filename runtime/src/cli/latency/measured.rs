@@ -51,10 +51,9 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
         ("nasbn", json!(env!("CARGO_PKG_VERSION"))),
         ("conditions", json!(conditions)),
         ("blocks", json!(of_blocks)),
-        (
-            "networks",
-            json!([of_networks, fingerprint::networks(supernet, &fit), fingerprint::networks(supernet, &check)]),
-        ),
+        ("networks", json!(of_networks)),
+        ("networks of the fit (--networks, --seed)", json!(fingerprint::networks(supernet, &fit))),
+        ("networks of the check (--check, --seed)", json!(fingerprint::networks(supernet, &check))),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into_iter()

@@ -76,6 +76,9 @@ pub fn print(table: &LatencyTable) -> Result<(), Failure> {
         Method::Sum => "prediction    the sum of blocks: too few networks were measured to correct it".to_owned(),
         Method::Line => format!("prediction    {line}"),
         Method::LineAndTable(ridge) => format!("prediction    {line} + a table of what remains (ridge {ridge})"),
+        Method::Slopes(ridge) => {
+            format!("prediction    {line}, with a slope of its own for each operator (ridge {ridge})")
+        }
     })?;
     let error = |name: &str, error: &PredictionError| {
         format!(

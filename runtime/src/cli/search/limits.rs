@@ -20,7 +20,7 @@ use crate::{
     atomic,
     cli::{Exit, Failure, output, setup},
     data::Normaliser,
-    indicators::catalogue::{self, Measurement},
+    indicators::catalogue::{self, Direction, Measurement},
     parameters::BnParameters,
     score::Scorer,
     search::{Candidate, FoundBy, Limits, Method, Outcome, SearchError, SearchOptions, search},
@@ -34,6 +34,8 @@ struct Report {
     space: String,
     seed: u64,
     objective: Objective,
+    /// Which of its values are better.
+    direction: Direction,
     limits: Limits,
     method: Method,
     evaluations: usize,
@@ -58,7 +60,7 @@ struct Report {
 #[derive(Clone, Serialize)]
 struct Found {
     path: String,
-    /// Value of the objective, larger is better; null for peers, which were not searched for.
+    /// The objective's own value: of a loss, the loss. Null for peers, which were not searched for.
     score: Option<f64>,
     macs: u64,
     params: u64,
@@ -190,7 +192,8 @@ fn describe(
         let cost = costs.cost(path);
         Ok(Found {
             path: supernet.format_path(path),
-            score,
+            // The search maximises: its negative brings a lower one back.
+            score: score.map(|score| objective.indicator.direction.score(score)),
             macs: cost.macs,
             params: cost.params,
             depth: cost.depth,
@@ -215,6 +218,7 @@ fn describe(
         space: supernet.name.clone(),
         seed: args.seed,
         objective: objective.clone(),
+        direction: objective.indicator.direction,
         limits: args.limits(),
         method: outcome.method,
         evaluations: outcome.evaluated.len(),
@@ -262,7 +266,8 @@ fn write(
     let path = &outcome.best.path;
     let statistics = recalibrate(&mut session.network, path, parameters, images.training)?;
     let extra = [
-        ("score".to_owned(), outcome.best.score.to_string()),
+        ("objective".to_owned(), report.objective.name.clone()),
+        ("score".to_owned(), report.direction.score(outcome.best.score).to_string()),
         ("macs".to_owned(), outcome.best.cost.macs.to_string()),
         ("validation_accuracy".to_owned(), report.winner.validation.accuracy.to_string()),
     ];

@@ -2,11 +2,12 @@
 
 mod candidates;
 mod demands;
+mod dry;
 mod outcome;
 
 use std::{fs, path::Path as FsPath, sync::atomic::Ordering};
 
-use nasbn_models::{Path, canonical::CanonicalTable, cost::CostTable, manifest::MemoryMode};
+use nasbn_models::{Path, cost::CostTable, manifest::MemoryMode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -20,10 +21,7 @@ use crate::{
     parameters::BnParameters,
     report::BudgetLimits,
     score::Scorer,
-    search::{
-        ENUMERABLE,
-        finalists::{self, Budget, Plan},
-    },
+    search::finalists::{self, Budget, Plan},
 };
 use candidates::{Candidates, Source};
 use demands::Demands;
@@ -62,12 +60,8 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         None => None,
     };
     if args.dry_run {
-        let looked_at = match &among {
-            Some(among) => among.len() as u128,
-            None if plan.free && supernet.path_count() <= ENUMERABLE => CanonicalTable::new(&supernet).count(&supernet),
-            None => plan.evaluations as u128,
-        };
-        return dry_run(args, objective, &plan, looked_at);
+        let (table, supernet, among) = (&table, &supernet, among.as_deref());
+        return dry::Dry { args, objective, plan: &plan, table, supernet, among }.say();
     }
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let data = setup::dataset(&args.data, &supernet)?;
@@ -231,42 +225,4 @@ fn check(
     }
     outputs::directory(&args.out)?;
     Ok(now)
-}
-
-/// What the search would look at and measure.
-fn dry_run(args: &SearchArgs, objective: &Objective, plan: &Plan, looked_at: u128) -> Result<Exit, Failure> {
-    let composite = objective.indicator.measurement == Measurement::Composite;
-    let options = args.reference.options();
-    let reference = if composite { options.paths * options.draws } else { 0 };
-    let measured = 2 * plan.finalists;
-    // Random search runs as many; of a list, or a space that is looked at as a whole, it draws from what was run.
-    let run = if plan.free {
-        0
-    } else if args.paths.is_some() {
-        looked_at
-    } else {
-        2 * looked_at
-    };
-    let seconds = measured as f64 * args.min_time.as_secs_f64();
-    if args.output.json {
-        output::json(&json!({
-            "reference_paths": reference, "looked_at_at_most": looked_at as f64, "run_at_most": run as f64,
-            "measured": measured, "measured_at_most": measured * (1 + plan.replacements), "measuring_seconds": seconds,
-        }))?;
-        return Ok(Exit::Done);
-    }
-    if composite {
-        output::line(format!("composite     measured on {reference} reference paths"))?;
-    }
-    let free = match plan.free {
-        true => "without running one".to_owned(),
-        false => format!("{run} runs of networks, random search's among them"),
-    };
-    output::line(format!("look at       up to {looked_at} networks, {free}"))?;
-    output::line(format!(
-        "measure       {} finalists and as many of random search: {} of each, {seconds:.0} s of latency at least",
-        plan.finalists,
-        if composite { "composite and latency" } else { "objective and latency" }
-    ))?;
-    Ok(Exit::Done)
 }

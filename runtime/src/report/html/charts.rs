@@ -2,6 +2,7 @@
 
 use super::figure::{count, figure, legend, number, percent};
 use crate::{
+    indicators::catalogue::Direction,
     latency::{PredictionError, Statistic},
     plot::{Labels, Mark, Marked, Spot, Tone, Upright, escape, inlined, key, marked},
     report::{MeasuredNetwork, SearchReport},
@@ -55,8 +56,8 @@ fn front(report: &SearchReport) -> String {
     ];
     let labels = Labels {
         title: "Score over measured latency".to_owned(),
-        x: "latency, ms".to_owned(),
-        y: format!("score: {}", report.objective),
+        x: "latency, ms (marks: measured, dashes: predicted)".to_owned(),
+        y: format!("{} (marks: {}, dashes: fitted)", report.objective, measured_or_computed(report)),
         ..Labels::default()
     };
     let upright = Upright {
@@ -65,27 +66,39 @@ fn front(report: &SearchReport) -> String {
         label: format!("budget {} ms", report.limits.latency_ms),
     };
     let keys = [
-        (key(Mark::Star, Tone::Ink), "winner".to_owned()),
-        (key(Mark::Disc, Tone::Blue), format!("finalists ({})", report.finalists.len())),
-        (key(Mark::Diamond, Tone::Orange), format!("random search ({})", report.random.len())),
+        (key(Mark::Star, Tone::Ink), "winner, measured".to_owned()),
+        (key(Mark::Disc, Tone::Blue), format!("finalists, measured ({})", report.finalists.len())),
+        (key(Mark::Diamond, Tone::Orange), format!("random search, measured ({})", report.random.len())),
         (key(Mark::Steps, Tone::Faint), "best as measured".to_owned()),
-        (key(Mark::Dashes, Tone::Faint), "front by fitted score and predicted latency".to_owned()),
+        (key(Mark::Dashes, Tone::Faint), "not measured: front by fitted score and predicted latency".to_owned()),
     ];
     let words = format!(
-        "{} networks were looked at, {} measured end to end on the device. Further up and to the left is better.",
+        "{} networks were looked at, {} measured end to end on the device. Further {} and to the left is better. Marks and the \
+         steps are networks with their {} score and measured latency; the dashed line is what the tables promised before \
+         anything was measured. Fitted and measured scores are on scales of their own: marks off the dashed line \
+         are no error of the search.",
         count("looked_at", report.looked_at as u64),
-        count("measured", report.measured as u64)
+        count("measured", report.measured as u64),
+        if report.direction == Direction::Lower { "down" } else { "up" },
+        measured_or_computed(report)
     );
     chart("front", "Pareto front", &marked(&labels, &all, Some(&upright)), &keys, &words)
+}
+
+/// Where the scores of marks come from: those that are not measured are read from the same tables as the fitted ones.
+fn measured_or_computed(report: &SearchReport) -> &'static str {
+    if report.decided_by_measurement { "measured" } else { "computed" }
 }
 
 /// Measured networks that no other beats in both, the fastest first: latency and score.
 fn best(report: &SearchReport) -> Vec<(f64, f64)> {
     let all = report.finalists.iter().chain(&report.random).map(|n| (n.latency.median_ms, n.score));
     let mut all: Vec<_> = all.filter(|(ms, score)| ms.is_finite() && score.is_finite()).collect();
-    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    let by_score = |a: f64, b: f64| report.direction.score(b).total_cmp(&report.direction.score(a));
+    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(by_score(a.1, b.1)));
     let mut highest = f64::NEG_INFINITY;
     all.retain(|&(_, score)| {
+        let score = report.direction.score(score);
         let better = score > highest;
         highest = highest.max(score);
         better

@@ -1,7 +1,7 @@
 //! The top of the page: what was found, where, and how good it is.
 
 use super::figure::{code, figure, found_by, millions, percent};
-use crate::{plot::escape, report::SearchReport, search::FoundBy};
+use crate::{indicators::catalogue::Direction, plot::escape, report::SearchReport, search::FoundBy};
 
 pub fn header(report: &SearchReport) -> String {
     let conditions = &report.conditions;
@@ -49,7 +49,7 @@ fn tiles(report: &SearchReport) -> String {
     tiles += &tile(
         "Score",
         &figure("winner.score", winner.score, 4),
-        &format!("{}, larger is better{beside}", escape(&report.objective)),
+        &format!("{}, {} is better{beside}", escape(&report.objective), better(report.direction)),
     );
     if let Some(validation) = winner.validation {
         tiles += &tile(
@@ -71,6 +71,14 @@ fn tiles(report: &SearchReport) -> String {
         );
     }
     tiles
+}
+
+/// Which values are better, in a word.
+fn better(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Higher => "larger",
+        Direction::Lower => "lower",
+    }
 }
 
 /// What to think of it, in words.

@@ -14,7 +14,7 @@ use crate::{
     cli::{Exit, Failure, output, search::measure, setup},
     composite::Composite,
     data::Normaliser,
-    indicators::catalogue::Measurement,
+    indicators::catalogue::{Direction, Measurement},
     latency::{
         Conditions, LatencyTable, Timing,
         bench::{network_name, throttled_rounds},
@@ -77,9 +77,11 @@ impl Outcome<'_> {
             finalists.iter().map(|finalist| self.network(&session.bundle, finalist)).collect()
         };
         let paths: Vec<Path> = found.front.iter().map(|entry| entry.path.clone()).collect();
+        // Searches maximise: its negative brings a lower one back.
+        let direction = self.objective.indicator.direction;
         let point = |entry: &crate::search::archive::Entry| PointOfFront {
             path: supernet.format_path(&entry.path),
-            fitted_score: entry.assessed.score,
+            fitted_score: direction.score(entry.assessed.score),
             predicted_ms: entry.assessed.cost,
         };
         let part =
@@ -92,6 +94,7 @@ impl Outcome<'_> {
             space: supernet.name.clone(),
             seed: args.seed,
             objective: self.objective.name.clone(),
+            direction,
             decided_by_measurement: composite || !self.objective.is_cheap(),
             parts: self.composite.map_or_else(Vec::new, |c| c.parts().iter().map(part).collect()),
             limits: self.limits,
@@ -125,12 +128,13 @@ impl Outcome<'_> {
             Failure::usage(format!("{path} was not measured")).hint("go on with the same command and --resume")
         })?;
         let cost = self.costs.cost(&finalist.path);
+        let direction = self.objective.indicator.direction;
         Ok(MeasuredNetwork {
             path,
             found_by: finalist.found_by,
             within_budget: finalist.keeps(&self.budget()),
-            score: finalist.dear.score,
-            fitted_score: finalist.cheap_score,
+            score: direction.score(finalist.dear.score),
+            fitted_score: direction.score(finalist.cheap_score),
             ranks: self.composite.map_or_else(Vec::new, |composite| composite.ranks(&finalist.path).collect()),
             predicted_ms: finalist.predicted_ms,
             latency,
@@ -156,6 +160,7 @@ impl Outcome<'_> {
         let statistics = recalibrate(&mut session.network, path, parameters, images.training)?;
         let conditions = &report.conditions;
         let extra = [
+            ("objective".to_owned(), report.objective.clone()),
             ("score".to_owned(), report.winner.score.to_string()),
             ("macs".to_owned(), report.winner.macs.to_string()),
             ("latency_ms".to_owned(), report.winner.latency.median_ms.to_string()),
@@ -243,10 +248,14 @@ pub fn say(args: &SearchArgs, report: &SearchReport) -> Result<(), Failure> {
     };
     output::line(format!("looked at     {} networks ({method})", report.looked_at))?;
     output::line(format!("measured      {} networks, random search's among them", report.measured))?;
+    let (score, better) = match report.direction {
+        Direction::Higher => ("score", ""),
+        Direction::Lower => (report.objective.as_str(), " (lower is better)"),
+    };
     let row = |name: &str, network: &MeasuredNetwork| {
         let accuracy = network.validation.map_or(String::new(), |v| format!("  accuracy {:.2} %", 100.0 * v.accuracy));
         format!(
-            "{name:<13} {}  {:.3} ms (predicted {:.3})  score {:.4}  {:.2} M MACs{accuracy}",
+            "{name:<13} {}  {:.3} ms (predicted {:.3})  {score} {:.4}{better}  {:.2} M MACs{accuracy}",
             network.path,
             network.latency.median_ms,
             network.predicted_ms,

@@ -1,0 +1,121 @@
+//! `--dry-run`: what a search would look at and measure, and whether its budget is possible as far as is predicted.
+
+use nasbn_models::{Path, Supernet, canonical::CanonicalTable};
+use serde_json::json;
+
+use crate::{
+    cli::{Exit, Failure, output, search::SearchArgs},
+    indicators::catalogue::Measurement,
+    latency::LatencyTable,
+    search::{ENUMERABLE, enumerate, finalists::Plan},
+};
+
+use super::Objective;
+
+/// What is known before a search.
+pub struct Dry<'a> {
+    pub args: &'a SearchArgs,
+    pub objective: &'a Objective,
+    pub plan: &'a Plan,
+    pub table: &'a LatencyTable,
+    pub supernet: &'a Supernet,
+    /// The only networks to search among, if some are given.
+    pub among: Option<&'a [Path]>,
+}
+
+impl Dry<'_> {
+    /// Says it; nothing else is done.
+    pub fn say(&self) -> Result<Exit, Failure> {
+        let Self { args, objective, plan, .. } = *self;
+        let looked_at = self.looked_at();
+        let composite = objective.indicator.measurement == Measurement::Composite;
+        let options = args.reference.options();
+        let reference = if composite { options.paths * options.draws } else { 0 };
+        let measured = 2 * plan.finalists;
+        // Random search runs as many; of a list, or a space that is looked at as a whole, it draws from what was run.
+        let run = if plan.free {
+            0
+        } else if args.paths.is_some() {
+            looked_at
+        } else {
+            2 * looked_at
+        };
+        let seconds = measured as f64 * args.min_time.as_secs_f64();
+        let fastest = self.fastest();
+        let budget = plan.budget.latency_ms;
+        let gap = fastest.as_ref().map(|(_, ms)| ms - budget).filter(|&gap| gap > 0.0);
+        if args.output.json {
+            output::json(&json!({
+                "reference_paths": reference, "looked_at_at_most": looked_at as f64, "run_at_most": run as f64,
+                "measured": measured, "measured_at_most": measured * (1 + plan.replacements), "measuring_seconds": seconds,
+                "fastest": fastest.as_ref().map(|(path, _)| self.supernet.format_path(path)),
+                "fastest_predicted_ms": fastest.as_ref().map(|(_, ms)| ms), "gap_ms": gap,
+            }))?;
+            return Ok(Exit::Done);
+        }
+        if composite {
+            output::line(format!("composite     measured on {reference} reference paths"))?;
+        }
+        let free = match plan.free {
+            true => "without running one".to_owned(),
+            false => format!("{run} runs of networks, random search's among them"),
+        };
+        output::line(format!("look at       up to {looked_at} networks, {free}"))?;
+        output::line(format!(
+            "measure       {} finalists and as many of random search: {} of each, {seconds:.0} s of latency at least",
+            plan.finalists,
+            if composite { "composite and latency" } else { "objective and latency" }
+        ))?;
+        let Some((path, ms)) = fastest else { return Ok(Exit::Done) };
+        let path = self.supernet.format_path(&path);
+        match gap {
+            Some(gap) => output::line(format!(
+                "budget        impossible as predicted: the fastest network, {path}, would take {ms:.3} ms, {gap:.3} ms ({:.1} %) \
+                 more than {budget} ms{}",
+                100.0 * gap / budget,
+                self.error()
+            ))?,
+            None => output::line(format!(
+                "budget        {budget} ms; the fastest network, {path}, would take {ms:.3} ms{}",
+                self.error()
+            ))?,
+        }
+        Ok(Exit::Done)
+    }
+
+    /// How far off predictions are, in words.
+    fn error(&self) -> String {
+        let error =
+            self.table.error.map(|error| format!(" (predictions are off by {:.1} % on average)", 100.0 * error.mape));
+        error.unwrap_or_default()
+    }
+
+    /// Networks that the first step looks at, at most.
+    fn looked_at(&self) -> u128 {
+        match self.among {
+            Some(among) => among.len() as u128,
+            None if self.plan.free && self.supernet.path_count() <= ENUMERABLE => {
+                CanonicalTable::new(self.supernet).count(self.supernet)
+            }
+            None => self.plan.evaluations as u128,
+        }
+    }
+
+    /// The network that is predicted to be the fastest, and its latency in milliseconds; none where absent operators cut
+    /// networks off and there are too many to look at all.
+    fn fastest(&self) -> Option<(Path, f64)> {
+        let with_latency = |path: Path| (self.table.latency(&path), path);
+        let least = |paths: &mut dyn Iterator<Item = Path>| {
+            paths.map(with_latency).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(ms, path)| (path, ms))
+        };
+        if let Some(among) = self.among {
+            return least(&mut among.iter().cloned());
+        }
+        let path = self.table.correction.table.lowest().filter(|path| self.supernet.is_connected(path));
+        match path {
+            Some(path) => least(&mut std::iter::once(CanonicalTable::new(self.supernet).of(&path))),
+            None if self.supernet.path_count() <= ENUMERABLE => least(&mut enumerate::networks(self.supernet)),
+            None => None,
+        }
+    }
+}
