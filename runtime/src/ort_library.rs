@@ -160,9 +160,12 @@ fn provisioned_in(directory: &Path) -> Option<PathBuf> {
 fn probe(path: PathBuf, origin: Origin) -> Result<Library, LibraryError> {
     // The system's loader would look for a bare name elsewhere.
     let path = path::absolute(&path).unwrap_or(path);
+    if let Some(reason) = refusal::seen(&path) {
+        return Err(LibraryError::Unusable { path, reason });
+    }
     match ort::util::probe(&path) {
         Some(minor) => checked(Library { path, origin, minor }),
-        None => Err(LibraryError::Unusable { reason: refusal::reason(&path), path }),
+        None => Err(LibraryError::Unusable { reason: refusal::loader(&path), path }),
     }
 }
 

@@ -1,7 +1,11 @@
 //! What `nasbn doctor` says of a board and of the library.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use nasbn_tests::{ort_library, program, run, run_command, text};
 use serde_json::Value;
@@ -48,6 +52,13 @@ fn doctor_reads_the_board_below_a_root_and_warns() {
     }
 }
 
+/// The C library of this process: one that loads, and is not ONNX Runtime.
+fn c_library() -> PathBuf {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.ends_with("/libc.so.6")).unwrap();
+    line[line.find('/').unwrap()..].into()
+}
+
 #[test]
 fn a_library_that_does_not_load_is_told_what_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -66,7 +77,9 @@ fn a_library_that_does_not_load_is_told_what_it_is() {
         (file("text.so", b"no library at all, but long enough"), "it is no ELF library"),
         (file("empty.so", b""), "it is no ELF library"),
         (file("foreign.so", &foreign), other.as_str()),
-        (file("cut.so", &library[..100_000]), "failed to load from it"),
+        (file("cut.so", &library[..100_000]), "it is cut off: 100000 bytes of"),
+        (file("head.so", &library[..80]), "it is cut off: 80 bytes of"),
+        (c_library(), "does not export `OrtGetApiBase`"),
         (dir.path().join("none.so"), "No such file"),
         (dir.path().to_owned(), "Is a directory"),
     ];
