@@ -1,30 +1,5 @@
-//! Fused CPU kernels for a training step in which only BatchNorm's gamma and beta learn, in NHWC layout.
-//!
-//! The kernels are plain functions over slices and know no ONNX Runtime; [`operators`] alone wraps them as custom
-//! operators of the domain `nasbn`. All are safe code, vectorised over channels and dispatched at run time to the
-//! best instruction set ([`pulp`]). Their results do not depend on the number of threads.
+//! The fused kernels of [`nasbn_kernels`], and [`operators`], which wraps them as custom operators of the domain `nasbn`.
 
-mod batch_norm;
-mod depthwise;
-mod dims;
-mod elementwise;
-mod error;
-mod instructions;
-mod lanes;
-mod moments;
 pub mod operators;
-mod parallel;
-mod pool;
-mod samples;
-mod signs;
-mod taps;
 
-pub use batch_norm::{Affine, BatchNorm, Gradients, SampleGradients, Statistics, Trained};
-pub use depthwise::{Depthwise, Filter};
-pub use dims::Dims;
-pub use error::KernelError;
-pub use parallel::{Parallel, Serial, Threads, for_each_part};
-pub use pool::{global_avg_pool, global_avg_pool_grad};
-
-#[cfg(test)]
-mod tests;
+pub use nasbn_kernels::*;

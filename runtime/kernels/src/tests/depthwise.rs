@@ -1,8 +1,8 @@
 //! The depthwise convolution and its gradient.
 
 use super::{CLOSE, assert_close, dims, threads, values};
-use crate::kernels::instructions::testing::with_each;
-use crate::kernels::{Depthwise, Dims, Filter, Serial};
+use crate::instructions::testing::with_each;
+use crate::{Depthwise, Dims, Filter, Serial};
 
 /// (kernel, stride, pad): the searched ones, and others that take the general path.
 const FILTERS: [(i64, i64, i64); 14] = [
