@@ -13,7 +13,11 @@ use std::{
 };
 
 use board::Machine;
-use nasbn_tests::{export, libraries, libraries_for, text};
+use nasbn_tests::{
+    export,
+    footprint::{BOARD, Footprint},
+    libraries, libraries_for, text,
+};
 use outcome::{Outcome, differences, greatest};
 use tempfile::TempDir;
 
@@ -66,6 +70,7 @@ fn bundle() -> &'static Path {
 
 /// The thread on one machine.
 fn thread(machine: &Machine) -> Outcome {
+    machine.examine();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let (checkpoint, scores, found) = (at("checkpoint"), at("scores.csv"), at("found"));
@@ -83,15 +88,15 @@ fn thread(machine: &Machine) -> Outcome {
 /// The thread on this machine with the newest library.
 fn here() -> &'static Outcome {
     static HERE: OnceLock<Outcome> = OnceLock::new();
-    HERE.get_or_init(|| thread(&Machine::here(libraries().pop().unwrap().1)))
+    HERE.get_or_init(|| thread(&Machine::here(libraries().pop().unwrap())))
 }
 
 fn assert_same(machine: &Machine) {
     let outcome = thread(machine);
     // Shown with --nocapture: what tolerances are set by.
-    println!("{}\n{}", machine.library.display(), greatest(here(), &outcome));
+    println!("{}\n{}", machine.library.1.display(), greatest(here(), &outcome));
     let found = differences(here(), &outcome);
-    assert!(found.is_empty(), "{}:\n{}", machine.library.display(), found.join("\n"));
+    assert!(found.is_empty(), "{}:\n{}", machine.library.1.display(), found.join("\n"));
 }
 
 #[test]
@@ -99,23 +104,23 @@ fn every_library_gives_the_same_result() {
     let mut libraries = libraries();
     assert!(libraries.len() > 1, "only {libraries:?} are provisioned; run the tests with `cargo xtest`");
     libraries.pop();
-    for (_, library) in libraries {
+    for library in libraries {
         assert_same(&Machine::here(library));
     }
 }
 
 #[test]
 fn an_emulated_board_gives_the_same_result_with_the_oldest_library() {
-    if let Some(machine) = Machine::emulated(libraries_for(nasbn_tests::footprint::BOARD).into_iter().next()) {
-        machine.examine("1.17.3");
+    if let Some(machine) = Machine::emulated(libraries_for(BOARD).into_iter().next()) {
+        assert_eq!(machine.library.0[..2], [1, 17], "provision the oldest for {BOARD}, too");
         assert_same(&machine);
     }
 }
 
 #[test]
 fn an_emulated_board_gives_the_same_result_with_the_newest_library() {
-    if let Some(machine) = Machine::emulated(libraries_for(nasbn_tests::footprint::BOARD).pop()) {
-        machine.examine("1.32.0");
+    if let Some(machine) = Machine::emulated(libraries_for(BOARD).pop()) {
+        assert_eq!(machine.library.0, libraries().pop().unwrap().0, "provision the newest for {BOARD}, too");
         assert_same(&machine);
     }
 }
@@ -123,7 +128,7 @@ fn an_emulated_board_gives_the_same_result_with_the_newest_library() {
 #[test]
 fn the_program_of_a_board_needs_nothing_that_boards_lack() {
     if let Some(program) = board::program() {
-        let footprint = nasbn_tests::footprint::Footprint::read(&program).unwrap();
+        let footprint = Footprint::read(&program).unwrap();
         assert_eq!(footprint.problems(), [""; 0], "{footprint}");
     }
 }

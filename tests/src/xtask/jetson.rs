@@ -11,8 +11,11 @@ use nasbn_tests::footprint::{BOARD, DIRECTORY, Footprint, PROFILE};
 
 /// What gets the parts of a cross build.
 const SET_UP: &str = "targets/jetson/setup.sh";
-/// Where a panic aborts nobody unwinds, and the tables for that are a seventh of the program. Cargo's profiles cannot say so.
-const FLAGS: &str = "-Cforce-unwind-tables=no";
+/// Flags of the user's own machine, which are none of the board's.
+const OTHERS_FLAGS: [&str; 3] = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"];
+/// Leaves out what a program that aborts at a panic does not need, a sixth of it: tables to unwind the stack by. Compilers are
+/// told to make none (`-Cforce-unwind-tables=no`), and make them all the same where the standard library has debug information.
+const LINKER_SCRIPT: &str = "targets/jetson/no-unwinding.ld";
 
 /// Builds `nasbn` below `target_dir` with `cargo`, prints where it is and what it needs, and checks that boards have it.
 ///
@@ -30,10 +33,15 @@ pub fn run(root: &Path, target_dir: &Path, mut cargo: Command) -> Result<()> {
         bail!("there is no linker for {BOARD} in .cross/\nhint: run `{SET_UP}` once (`--help` says what it does)");
     }
     let directory = target_dir.join(DIRECTORY);
-    // In place of the user's, which are for this machine; the encoded ones would come first.
-    cargo.env("RUSTC", &compiler).env("RUSTFLAGS", FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
-    cargo.args(["build", "--profile", PROFILE, "--target", BOARD, "--target-dir"]).arg(&directory);
+    for flags in OTHERS_FLAGS {
+        cargo.env_remove(flags);
+    }
+    cargo.env("RUSTC", &compiler);
+    cargo.args(["rustc", "--profile", PROFILE, "--target", BOARD, "--target-dir"]).arg(&directory);
     cargo.args(["--package", "nasbn-runtime", "--bin", "nasbn", "--no-default-features"]);
+    if !native {
+        cargo.args(["--", "-C"]).arg(format!("link-arg=-Wl,--script={}", root.join(LINKER_SCRIPT).display()));
+    }
     super::run(&mut cargo)?;
     let program = directory.join(BOARD).join(PROFILE).join("nasbn");
     let footprint = Footprint::read(&program)?;

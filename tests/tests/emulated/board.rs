@@ -9,7 +9,7 @@ use std::{
 use nasbn_tests::{
     Ran,
     footprint::{BOARD, DIRECTORY, PROFILE},
-    program, program_dir, run_command,
+    program_dir, run_command,
 };
 use serde_json::Value;
 
@@ -23,7 +23,9 @@ const EMULATOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cross/qemu/qemu
 /// What runs `nasbn`, with which library.
 pub struct Machine {
     command: Vec<PathBuf>,
-    pub library: PathBuf,
+    architecture: &'static str,
+    /// Version and path.
+    pub library: (Vec<u32>, PathBuf),
 }
 
 /// Says that something is not there, which is an error where it is required.
@@ -44,34 +46,36 @@ pub fn program() -> Option<PathBuf> {
 
 impl Machine {
     /// This machine.
-    pub fn here(library: PathBuf) -> Self {
-        Self { command: vec![program("nasbn")], library }
+    pub fn here(library: (Vec<u32>, PathBuf)) -> Self {
+        Self { command: vec![nasbn_tests::program("nasbn")], architecture: env::consts::ARCH, library }
     }
 
     /// An emulated board; none with a word of it, where none need be.
     pub fn emulated(library: Option<(Vec<u32>, PathBuf)>) -> Option<Self> {
-        let program = self::program()?;
+        let program = program()?;
         if env::consts::ARCH != "aarch64" && !Path::new(EMULATOR).is_file() {
             missing("the emulator", "`targets/jetson/setup.sh --run`");
             return None;
         }
-        let Some((_, library)) = library else {
+        let Some(library) = library else {
             missing("the board's ONNX Runtime", &format!("`nasbn-targets provision --triple {BOARD}`"));
             return None;
         };
-        Some(Self { command: vec![RUNNER.into(), program], library })
+        Some(Self { command: vec![RUNNER.into(), program], architecture: "aarch64", library })
     }
 
     /// Runs `nasbn`.
     pub fn nasbn(&self, arguments: &[&str]) -> Ran {
         let (program, before) = self.command.split_first().unwrap();
-        run_command(Command::new(program).args(before).args(arguments).env("ORT_DYLIB_PATH", &self.library))
+        run_command(Command::new(program).args(before).args(arguments).env("ORT_DYLIB_PATH", &self.library.1))
     }
 
-    /// Asks `nasbn doctor` whether this is the board that is meant, with a library of this version that works.
-    pub fn examine(&self, version: &str) {
+    /// Asks `nasbn doctor` whether this is the machine that is meant, with a library of the version that is meant, and
+    /// that works.
+    pub fn examine(&self) {
         let report: Value = serde_json::from_str(&self.nasbn(&["doctor", "--json"]).ok().stdout).unwrap();
-        assert_eq!(report["architecture"], "aarch64");
+        assert_eq!(report["architecture"], self.architecture);
+        let version = self.library.0.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
         assert_eq!(report["onnxruntime"], version);
         let cpu = report["providers"].as_array().unwrap().iter().find(|tried| tried["provider"] == "cpu");
         assert_eq!(cpu.unwrap()["works"], true, "{report}");
