@@ -22,8 +22,11 @@ use outcome::{Outcome, differences, greatest};
 use tempfile::TempDir;
 
 const SPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/emulated/tiny.toml");
-/// Three steps of training.
-const ADAPT: [&str; 6] = ["--epochs", "1", "--batch", "479", "--checkpoint-steps", "2"];
+/// Some steps of training, with the fused operators and with standard ones.
+const ADAPT: [&[&str]; 2] = [
+    &["--epochs", "1", "--batch", "160"],
+    &["--epochs", "1", "--batch", "479", "--memory", "lean", "--graphs", "portable", "--optimizer", "adam"],
+];
 /// Every indicator but the composite, which is made of these.
 const SCORE: [&str; 10] = [
     "--indicators",
@@ -73,16 +76,18 @@ fn thread(machine: &Machine) -> Outcome {
     machine.examine();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let (checkpoint, scores, found) = (at("checkpoint"), at("scores.csv"), at("found"));
+    let (checkpoints, scores, found) = ([at("fused"), at("portable")], at("scores.csv"), at("found"));
     let run = |command: &str, out: &Path, more: &[&str]| {
         let common = [command, "--bundle", text(bundle()), "--data", "digits", "--threads", "1", "--json"];
         machine.nasbn(&[&common[..], &["--out", text(out)], more].concat())
     };
-    run("adapt", &checkpoint, &ADAPT).ok();
-    let with = ["--checkpoint", text(&checkpoint)];
+    for (checkpoint, options) in checkpoints.iter().zip(ADAPT) {
+        run("adapt", checkpoint, options).ok();
+    }
+    let with = ["--checkpoint", text(&checkpoints[0])];
     run("score", &scores, &[&with[..], &SCORE].concat()).ok();
     let search = run("search", &found, &[&with[..], &SEARCH].concat()).ok();
-    Outcome::read(&checkpoint, &scores, &search.stdout)
+    Outcome::read(&checkpoints, &scores, &search.stdout)
 }
 
 /// The thread on this machine with the newest library.

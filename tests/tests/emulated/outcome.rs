@@ -1,25 +1,30 @@
 //! What a thread leaves, and how much of it may differ between machines.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-/// Float32 sums in another order, over three steps of training: losses of order two.
+// Sums of float32 in another order, which nine steps of training make more of. In qemu 7.2, beside x86-64 with AVX-512, the greatest
+// differences were: a loss 8e-6, a parameter 1.6e-5, an indicator 2.2e-5 (the variance of logits). Each may be tenfold or so.
+
+/// Losses (of order two), nats.
 const LOSS: f64 = 1e-4;
-/// The same for gamma and beta (of order one), their momenta and gradients.
-const PARAMETER: f64 = 1e-3;
+/// Gamma, beta (of order one) and their momenta.
+const PARAMETER: f64 = 2e-4;
 /// Indicators, relative.
-const INDICATOR: f64 = 1e-3;
-/// Indicators that are ratios to the least eigenvalue or its logarithm, relative.
-const LEAST: f64 = 1e-1;
+const INDICATOR: f64 = 3e-4;
 
 /// What a thread leaves.
 #[derive(Clone)]
 pub struct Outcome {
-    /// Path and loss of each step.
+    /// Path and loss of each step of all adaptations.
     steps: Vec<(String, f64)>,
-    /// Tensors of the checkpoint.
+    /// Tensors of the first checkpoint.
     parameters: BTreeMap<String, Vec<f32>>,
     /// By path and column.
     scores: BTreeMap<(String, String), f64>,
@@ -27,9 +32,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Reads a checkpoint, a table of scores and what a search has printed.
-    pub fn read(checkpoint: &Path, scores: &Path, search: &str) -> Self {
-        let metrics = fs::read_to_string(checkpoint.join("metrics.jsonl")).unwrap();
+    /// Reads checkpoints, a table of scores and what a search has printed.
+    pub fn read(checkpoints: &[PathBuf], scores: &Path, search: &str) -> Self {
+        let metrics = |checkpoint: &PathBuf| fs::read_to_string(checkpoint.join("metrics.jsonl")).unwrap();
         let step = |line: &str| {
             let step: Value = serde_json::from_str(line).unwrap();
             (step["path"].as_str().unwrap().to_owned(), step["loss"].as_f64().unwrap())
@@ -37,8 +42,8 @@ impl Outcome {
         let found: Value = serde_json::from_str(search).unwrap();
         let winner = &found["winner"];
         Self {
-            steps: metrics.lines().map(step).collect(),
-            parameters: parameters(checkpoint),
+            steps: checkpoints.iter().flat_map(|at| metrics(at).lines().map(step).collect::<Vec<_>>()).collect(),
+            parameters: parameters(&checkpoints[0]),
             scores: table(scores),
             winner: (winner["path"].as_str().unwrap().to_owned(), winner["score"].as_f64().unwrap()),
         }
@@ -117,7 +122,6 @@ fn table(scores: &Path) -> BTreeMap<(String, String), f64> {
 fn tolerance(column: &str) -> f64 {
     match column {
         "macs" | "params" | "depth" | "peak_activation_bytes" | "relu_units" | "validation_accuracy" => 0.0,
-        "ntk_condition" | "ntk_least" => LEAST,
         _ => INDICATOR,
     }
 }
