@@ -39,8 +39,11 @@ pub fn run(root: &Path, target_dir: &Path, mut cargo: Command) -> Result<()> {
     cargo.env("RUSTC", &compiler);
     cargo.args(["rustc", "--profile", PROFILE, "--target", BOARD, "--target-dir"]).arg(&directory);
     cargo.args(["--package", "nasbn-runtime", "--bin", "nasbn", "--no-default-features"]);
+    // The level of the last crate is that of the passes over the whole program: below 3 the kernels' loops stay scalar.
+    // Everything else is told apart, function by function, by its own crate's level.
+    cargo.args(["--", "-C", "opt-level=3"]);
     if !native {
-        cargo.args(["--", "-C"]).arg(format!("link-arg=-Wl,--script={}", root.join(LINKER_SCRIPT).display()));
+        cargo.arg("-C").arg(format!("link-arg=-Wl,--script={}", root.join(LINKER_SCRIPT).display()));
     }
     super::run(&mut cargo)?;
     let program = directory.join(BOARD).join(PROFILE).join("nasbn");
