@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: the programs under test, the ONNX Runtime library, small bundles.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod footprint;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -32,11 +34,15 @@ pub fn ort_library() -> PathBuf {
     libraries().pop().map(|(_, path)| path).expect("no ONNX Runtime library is provisioned; run `cargo xtest`")
 }
 
-/// Every provisioned library with its version, oldest first.
+/// Every provisioned library of this machine with its version, oldest first.
 pub fn libraries() -> Vec<(Vec<u32>, PathBuf)> {
-    let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    libraries_for(&format!("{}-unknown-linux-gnu", env::consts::ARCH))
+}
+
+/// Every provisioned library of a kind of machine with its version, oldest first.
+pub fn libraries_for(triple: &str) -> Vec<(Vec<u32>, PathBuf)> {
     let dir = program_dir();
-    let Some(versions) = dir.ancestors().map(|d| d.join("onnxruntime").join(&triple)).find(|d| d.is_dir()) else {
+    let Some(versions) = dir.ancestors().map(|d| d.join("onnxruntime").join(triple)).find(|d| d.is_dir()) else {
         return Vec::new();
     };
     let mut found: Vec<_> = fs::read_dir(versions)

@@ -1,30 +1,19 @@
-//! Fused CPU kernels for a training step in which only BatchNorm's gamma and beta learn, in NHWC layout.
-//!
-//! The kernels are plain functions over slices and know no ONNX Runtime; [`operators`] alone wraps them as custom
-//! operators of the domain `nasbn`. All are safe code, vectorised over channels and dispatched at run time to the
-//! best instruction set ([`pulp`]). Their results do not depend on the number of threads.
+//! The fused kernels of [`nasbn_kernels`], and [`operators`], which wraps them as custom operators of the domain `nasbn`.
 
-mod batch_norm;
-mod depthwise;
-mod dims;
-mod elementwise;
-mod error;
-mod instructions;
-mod lanes;
-mod moments;
 pub mod operators;
-mod parallel;
-mod pool;
-mod samples;
-mod signs;
-mod taps;
 
-pub use batch_norm::{Affine, BatchNorm, Gradients, SampleGradients, Statistics, Trained};
-pub use depthwise::{Depthwise, Filter};
-pub use dims::Dims;
-pub use error::KernelError;
-pub use parallel::{Parallel, Serial, Threads, for_each_part};
-pub use pool::{global_avg_pool, global_avg_pool_grad};
+pub use nasbn_kernels::*;
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::Filter;
+
+    /// The exporter leaves larger filters to ONNX Runtime's own nodes: the two must agree.
+    #[test]
+    fn the_largest_filter_is_the_one_of_the_exporters_contract() {
+        let largest = i64::from(nasbn_export::lower::fused::LARGEST_DEPTHWISE_KERNEL);
+        assert!(Filter::new("test", largest, largest, largest / 2).is_ok());
+        assert!(Filter::new("test", largest + 1, 1, 0).is_err());
+        assert!(Filter::new("test", 1, largest + 1, 0).is_err());
+    }
+}

@@ -22,7 +22,7 @@ use ort::operator::{
 };
 use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 
-use super::{
+use nasbn_kernels::{
     Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, KernelError, Parallel, SampleGradients, Statistics, Trained,
     global_avg_pool, global_avg_pool_grad,
 };

@@ -10,6 +10,8 @@ mod bench_candidates;
 mod demo;
 #[path = "../xtask/hw_nas_bench.rs"]
 mod hw_nas_bench;
+#[path = "../xtask/jetson.rs"]
+mod jetson;
 #[path = "../xtask/lint.rs"]
 mod lint;
 #[path = "../xtask/peer.rs"]
@@ -84,6 +86,8 @@ enum Task {
         /// Directory to write: blocks-DEVICE.csv, networks-DEVICE.csv
         to: PathBuf,
     },
+    /// Build the `nasbn` of boards (aarch64, glibc 2.27), print what it needs, and check that boards have it
+    Jetson,
     /// Check what no compiler checks: file sizes, and where `unsafe` stands
     Lint,
 }
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Task::Test { arguments } => test(&arguments),
         Task::AccelNasbench { from, to, rows, seed } => accel_nasbench::run(&from, &to, rows, seed),
         Task::HwNasBench { from, to } => hw_nas_bench::run(&from, &to),
+        Task::Jetson => root().and_then(|root| jetson::run(&root, &target_dir(), cargo())),
         Task::Lint => root().and_then(|root| lint::run(&root)),
         Task::Bench { python, threads } => benchmark("step", bench::run, &python, threads),
         Task::BenchCandidates { python, threads } => benchmark("candidates", bench_candidates::run, &python, threads),

@@ -1,7 +1,7 @@
 //! What the kernels refuse: each with its own error, none with a panic.
 
 use super::{dims, values};
-use crate::kernels::{
+use crate::{
     Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, KernelError, SampleGradients, Serial, Statistics, Trained,
     global_avg_pool, global_avg_pool_grad,
 };

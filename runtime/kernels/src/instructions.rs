@@ -23,7 +23,7 @@ pub(super) mod testing {
     }
 
     /// Calls `test` once for each instruction set; it holds for kernels that run on the calling thread.
-    pub(in super::super) fn with_each(test: impl Fn()) {
+    pub(crate) fn with_each(test: impl Fn()) {
         let mut sets = vec![pulp::Arch::new(), pulp::Arch::Scalar];
         #[cfg(target_arch = "x86_64")]
         sets.extend(pulp::x86::V3::try_new().map(pulp::Arch::V3));

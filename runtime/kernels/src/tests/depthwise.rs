@@ -1,8 +1,8 @@
 //! The depthwise convolution and its gradient.
 
 use super::{CLOSE, assert_close, dims, threads, values};
-use crate::kernels::instructions::testing::with_each;
-use crate::kernels::{Depthwise, Dims, Filter, Serial};
+use crate::instructions::testing::with_each;
+use crate::{Depthwise, Dims, Filter, Serial};
 
 /// (kernel, stride, pad): the searched ones, and others that take the general path.
 const FILTERS: [(i64, i64, i64); 14] = [
@@ -36,15 +36,6 @@ const SHAPES: [(usize, usize, usize, usize); 12] = [
     (40, 2, 2, 96),
     (1, 10, 40, 8),
 ];
-
-/// The exporter leaves larger filters to ONNX Runtime's own nodes: the two must agree.
-#[test]
-fn the_largest_filter_is_the_one_of_the_exporters_contract() {
-    let largest = i64::from(nasbn_export::lower::fused::LARGEST_DEPTHWISE_KERNEL);
-    assert!(Filter::new("test", largest, largest, largest / 2).is_ok());
-    assert!(Filter::new("test", largest + 1, 1, 0).is_err());
-    assert!(Filter::new("test", 1, largest + 1, 0).is_err());
-}
 
 fn output(filter: (i64, i64, i64), shape: Dims) -> Option<Dims> {
     Filter::new("test", filter.0, filter.1, filter.2).unwrap().output("test", shape).ok()

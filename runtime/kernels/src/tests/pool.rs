@@ -1,8 +1,8 @@
 //! Global average pooling.
 
 use super::{CLOSE, assert_close, dims, threads, values};
-use crate::kernels::instructions::testing::with_each;
-use crate::kernels::{global_avg_pool, global_avg_pool_grad};
+use crate::instructions::testing::with_each;
+use crate::{global_avg_pool, global_avg_pool_grad};
 
 #[test]
 fn agrees_with_the_formulas() {

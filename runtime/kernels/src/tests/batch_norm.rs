@@ -1,8 +1,8 @@
 //! BatchNorm, its recomputation and its gradient.
 
 use super::{CLOSE, assert_close, dims, threads, values};
-use crate::kernels::instructions::testing::with_each;
-use crate::kernels::{Affine, BatchNorm, Dims, Gradients, Parallel, SampleGradients, Serial, Statistics, Trained};
+use crate::instructions::testing::with_each;
+use crate::{Affine, BatchNorm, Dims, Gradients, Parallel, SampleGradients, Serial, Statistics, Trained};
 
 const EPSILON: f32 = 1e-5;
 /// (N, H, W, C): odd sizes, single pixels, channels below, beside and above the vector widths, sums over several
