@@ -1,8 +1,9 @@
-//! Sessions: one per graph, made when first used and kept.
+//! Sessions: one per graph, made when first used and kept, all of them or the last used ones.
 
+mod kept;
 mod opener;
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, num::NonZeroUsize, path::PathBuf};
 
 use nasbn_models::manifest::{Graph, Lowering, Manifest, NamedPort, Owner, Port, Role};
 use ort::{
@@ -11,6 +12,7 @@ use ort::{
 };
 
 use crate::provider::Backend;
+use kept::Kept;
 
 pub use opener::{Model, Opener};
 
@@ -86,6 +88,7 @@ pub struct Engine {
     opener: Opener,
     entries: Vec<Entry>,
     index: HashMap<(Owner, Role, Lowering), GraphId>,
+    kept: Kept,
     sessions: usize,
     runs: u64,
 }
@@ -111,6 +114,7 @@ impl Engine {
             opener: Opener::new(backend)?,
             entries: manifest.graphs.iter().map(entry).collect(),
             index,
+            kept: Kept::new(manifest.graphs.len()),
             sessions: 0,
             runs: 0,
         })
@@ -149,9 +153,28 @@ impl Engine {
         self.opener.backend()
     }
 
-    /// Number of sessions made so far.
+    /// Number of sessions made so far, those that were closed since among them.
     pub fn sessions(&self) -> usize {
         self.sessions
+    }
+
+    /// Number of sessions that are open.
+    pub fn kept_sessions(&self) -> usize {
+        self.kept.count()
+    }
+
+    /// Keeps at most `limit` sessions open from now on: the least recently used is closed before one more is made, and made
+    /// again when its graph is run again. Results are the same with any limit. Without this call there is none.
+    pub fn keep_sessions(&mut self, limit: NonZeroUsize) {
+        self.kept.bound(limit);
+        self.close_for(0);
+    }
+
+    /// Closes what must go before `coming` more sessions are made.
+    fn close_for(&mut self, coming: usize) {
+        while let Some(graph) = self.kept.excess(coming) {
+            self.entries[graph].session = None;
+        }
     }
 
     /// Number of graphs run so far.
@@ -181,8 +204,9 @@ impl Engine {
     }
 
     fn open(&mut self, graph: GraphId) -> Result<(), EngineError> {
-        let entry = &mut self.entries[graph];
-        if entry.session.is_none() {
+        if self.entries[graph].session.is_none() {
+            self.close_for(1);
+            let entry = &mut self.entries[graph];
             let file = entry.file.clone();
             let session =
                 self.opener.file(&file).map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
@@ -195,6 +219,7 @@ impl Engine {
             entry.session = Some(session);
             self.sessions += 1;
         }
+        self.kept.using(graph);
         Ok(())
     }
 }
