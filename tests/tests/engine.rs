@@ -1,4 +1,4 @@
-//! However graphs are run, the numbers are the same bits: with few sessions open or all.
+//! However graphs are run, the numbers are the same bits: with few sessions open or all, in the host's memory or a provider's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{num::NonZeroUsize, path::Path as FsPath, sync::Mutex};
@@ -9,7 +9,7 @@ use nasbn_export::bundle::{
 };
 use nasbn_models::{
     BnPlacement, Path,
-    manifest::{Lowering, MemoryMode},
+    manifest::{Lowering, MemoryMode, Owner, Port, Role},
     sample,
     spec::{self, SpaceOptions},
 };
@@ -20,15 +20,18 @@ use nasbn_runtime::{
         optimizer::{Rule, Schedule},
     },
     data::Batch,
+    engine::{Engine, EngineError, Feed, Opener, Residence, residence},
     indicators::{
         catalogue::{Measurement, Selection},
         ntk::Outputs,
     },
+    latency::Subject,
     network::{Network, NetworkOptions, Trail, Transfer},
     ort_library,
-    parameters::{BnParameters, Statistics},
+    parameters::{BnParameters, Layout, Statistics},
     provider::Backend,
     score::{Images, ScoreOptions, Scorer},
+    subnet,
     validation::{recalibrate, validate},
 };
 use ndarray::{Array2, Array4};
@@ -154,7 +157,7 @@ fn trails(network: &mut Network, parameters: &BnParameters, images: &Images, pat
         let agreement = trail.sign_agreement(network, &pass).unwrap();
         found.extend(agreement.kernel.iter().map(|v| v.to_bits()));
         let logits = transfer.evaluate(network, path, next).unwrap();
-        found.extend(bits(logits.try_extract_tensor::<f32>().unwrap().1));
+        found.extend(bits(logits.read().unwrap().1));
         let statistics = trail.statistics().clone();
         let held = network.forward_held(path, parameters, to, &statistics).unwrap();
         let jacobian = network.jacobian(parameters, &statistics, &held, seed.view()).unwrap();
@@ -196,5 +199,99 @@ fn any_number_of_open_sessions_gives_the_same_bits() {
             assert_eq!((all.kept_sessions(), all.sessions()), (2, open));
             assert!(everything(&mut all) == expected, "{} after closing most", space.0);
         }
+    }
+}
+
+/// The CPU in the place of a provider with memory of its own: what graphs hand to each other is then out of the program's reach,
+/// though it is the same memory, so that a value that is read without having been fetched is an error here, too.
+fn bound() -> Backend {
+    Backend { bound: true, ..backend() }
+}
+
+#[test]
+fn bound_runs_give_the_same_bits() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    for space in SPACES {
+        let bundle = bundle(dir.path(), space);
+        for (memory, lowering) in [
+            (MemoryMode::Fast, Lowering::Portable),
+            (MemoryMode::Lean, Lowering::Portable),
+            (MemoryMode::Fast, Lowering::Fused),
+        ] {
+            let expected = everything(&mut network(backend(), &bundle, memory, lowering));
+            let mut network = network(bound(), &bundle, memory, lowering);
+            assert!(everything(&mut network) == expected, "{} {memory:?} {lowering:?}", space.0);
+            network.keep_sessions(NonZeroUsize::MIN);
+            assert!(everything(&mut network) == expected, "{} {memory:?} {lowering:?}, one session", space.0);
+        }
+    }
+}
+
+#[test]
+fn what_graphs_hand_on_is_read_only_after_it_was_fetched() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = bundle(dir.path(), SPACES[1]);
+    let operator = bundle.manifest().supernet.candidates(&bundle.manifest().supernet.edges[0])[0];
+    let owner = Owner::Operator { edge: 0, operator };
+    let values = [backend(), bound()].map(|backend| {
+        let is_bound = backend.is_bound();
+        let mut engine = Engine::new(backend, bundle.dir(), bundle.manifest()).unwrap();
+        let graph = engine.find(owner, Role::Forward(MemoryMode::Fast), Lowering::Portable).unwrap();
+        let (x, ones) = (engine.zeros(&[2, 3, SIDE, SIDE]).unwrap(), vec![1.0; 1024]);
+        let channels: Vec<usize> = {
+            let program = bundle.manifest().supernet.program(0, operator).unwrap();
+            program.batch_norms().map(|channels| channels as usize).collect()
+        };
+        let mut found = Vec::new();
+        let input = |port| {
+            Ok(match port {
+                Port::X => Feed::Tensor(&x),
+                Port::Gamma(i) | Port::Beta(i) => Feed::Numbers(&ones[..channels[usize::from(i)]]),
+                other => panic!("{other:?}"),
+            })
+        };
+        engine
+            .run(graph, input, |port, value| {
+                found.push((port, value));
+                Ok(())
+            })
+            .unwrap();
+        for (port, value) in &found {
+            let expected = residence(Role::Forward(MemoryMode::Fast), *port);
+            let expected = if is_bound { expected } else { Residence::Host };
+            assert_eq!(value.residence(), expected, "{port:?}");
+            let refused = matches!(value.read(), Err(EngineError::NotOnHost));
+            assert_eq!(refused, expected == Residence::Device, "{port:?}");
+            assert!(!value.dims().is_empty(), "dimensions are known wherever it is");
+        }
+        let (_, y) = found.into_iter().find(|(port, _)| *port == Port::Y).unwrap();
+        let fetched = engine.on_host(y).unwrap();
+        fetched.read().unwrap().1.to_vec()
+    });
+    assert!(!values[0].is_empty() && values[0] == values[1]);
+}
+
+#[test]
+fn what_is_timed_keeps_its_output_where_it_is() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = bundle(dir.path(), SPACES[1]);
+    let layout = Layout::new(&bundle.manifest().supernet);
+    let path = sample::uniform(&bundle.manifest().supernet, &mut ChaCha8Rng::seed_from_u64(1));
+    let model = subnet::untrained(&bundle, &layout, &path).unwrap();
+    let in_use = || ort_library::arena_usage().map(|usage| usage.in_use);
+    for backend in [backend(), bound()] {
+        let opener = Opener::new(backend.clone()).unwrap();
+        let subject = Subject::new(opener.model(&model).unwrap(), 4, &[]).unwrap();
+        let mut subject = subject.bound_to(&backend).unwrap();
+        let before = in_use();
+        subject.run().unwrap();
+        let after = in_use();
+        subject.run().unwrap();
+        assert_eq!(in_use(), after, "the second run takes no place of its own");
+        // Only a bound output outlives its run.
+        assert_eq!(after > before, backend.is_bound(), "{before:?} {after:?}");
     }
 }

@@ -1,16 +1,13 @@
 //! Backwards through a kept pass: gradients of the loss with respect to gamma and beta.
 
-use std::rc::Rc;
-
 use nasbn_models::{
     Path,
     manifest::{MemoryMode, Port, Role},
 };
-use ort::{session::SessionInputValue, value::DynValue};
 
-use super::{LossOutput, Network, Pass, Tape, copy, not_kept, slot, unexpected, view};
+use super::{LossOutput, Network, Pass, Tape, copy, slot, unexpected};
 use crate::{
-    engine::EngineError,
+    engine::{EngineError, Feed, SharedTensor},
     parameters::{BnParameters, Statistics},
 };
 
@@ -31,16 +28,23 @@ impl Network {
     ) -> Result<(), EngineError> {
         let Pass { logits, mut tapes, memory, .. } = pass;
         drop(logits);
-        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&DynValue>| {
-            // Popped, so that what an edge kept is gone when its gradient is there.
-            let tape = tapes.pop().filter(|t| t.edge == edge && t.operator == operator).ok_or_else(not_kept)?;
-            if let Some(dy) = dy {
-                return network.backward_edge(&tape, memory, dy, parameters, statistics, gradients);
-            }
-            network.no_gradient(edge, operator, gradients);
-            Ok(None)
+        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&SharedTensor>| {
+            let tape = tapes.of(tapes.len().checked_sub(1), edge, operator)?;
+            let dx = match dy {
+                Some(dy) => network.backward_edge(tape, memory, dy, parameters, statistics, gradients)?,
+                None => {
+                    network.no_gradient(edge, operator, gradients);
+                    None
+                }
+            };
+            // What an edge kept is gone when its gradient is there.
+            tapes.pop();
+            Ok(dx)
         };
-        self.walk_back(path, Rc::new(loss.dlogits), &mut run)
+        self.walk_back(path, loss.dlogits, &mut run)?;
+        tapes.clear();
+        self.spare.tapes = tapes;
+        Ok(())
     }
 
     /// Zeroes for the BatchNorms of an operator whose output leads nowhere.
@@ -54,52 +58,55 @@ impl Network {
 
     pub(super) fn backward_edge(
         &mut self,
-        tape: &Tape,
+        tape: Tape<'_>,
         memory: MemoryMode,
-        dy: &DynValue,
+        dy: &SharedTensor,
         parameters: &BnParameters,
         statistics: &Statistics,
         gradients: &mut BnParameters,
-    ) -> Result<Option<DynValue>, EngineError> {
-        let outputs = self.run_back(Role::Backward(memory), tape, Some(dy), parameters, statistics)?;
-        let bn = |i: u16| slot(&self.layout, tape.edge, tape.operator, i);
+    ) -> Result<Option<SharedTensor>, EngineError> {
         let mut dx = None;
-        for (port, value) in outputs {
+        let output = |bn: Bn<'_>, port, value: SharedTensor| {
             match port {
                 Port::Dx => dx = Some(value),
                 Port::DGamma(i) => copy(&value, &mut gradients.gamma[bn(i)?])?,
                 Port::DBeta(i) => copy(&value, &mut gradients.beta[bn(i)?])?,
                 other => return Err(unexpected(other)),
             }
-        }
+            Ok(())
+        };
+        self.run_back(Role::Backward(memory), tape, Some(dy), parameters, statistics, output)?;
         Ok(dx)
     }
 
-    /// Runs a graph that takes what a forward pass has kept.
+    /// Runs a graph that takes what a forward pass has kept. `output` is also told where the operator's BatchNorms are.
     pub(super) fn run_back(
         &mut self,
         role: Role,
-        tape: &Tape,
-        dy: Option<&DynValue>,
+        tape: Tape<'_>,
+        dy: Option<&SharedTensor>,
         parameters: &BnParameters,
         statistics: &Statistics,
-    ) -> Result<Vec<(Port, DynValue)>, EngineError> {
+        mut output: impl FnMut(Bn<'_>, Port, SharedTensor) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
         let graph = self.engine.find(Self::owner(tape.edge, tape.operator), role, self.options.lowering)?;
         let layout = &self.layout;
         let bn = |i: u16| slot(layout, tape.edge, tape.operator, i);
-        self.engine.run(graph, |port| match port {
-            Port::X => tape.x.as_deref().map(SessionInputValue::from).ok_or_else(|| unexpected(port)),
-            Port::Dy => dy.map(SessionInputValue::from).ok_or_else(|| unexpected(port)),
-            Port::Gamma(i) => view(&parameters.gamma[bn(i)?]),
-            Port::Beta(i) => view(&parameters.beta[bn(i)?]),
-            Port::Mean(i) => view(&statistics.mean[bn(i)?]),
-            Port::Var(i) => view(&statistics.var[bn(i)?]),
-            other => tape
-                .saved
-                .iter()
-                .find(|(port, _)| *port == other)
-                .map(|(_, value)| SessionInputValue::from(value))
-                .ok_or_else(|| unexpected(other)),
-        })
+        let input = |port| match port {
+            Port::X => tape.x.map(Feed::Tensor).ok_or_else(|| unexpected(port)),
+            Port::Dy => dy.map(Feed::Tensor).ok_or_else(|| unexpected(port)),
+            Port::Gamma(i) => Ok(Feed::Numbers(&parameters.gamma[bn(i)?])),
+            Port::Beta(i) => Ok(Feed::Numbers(&parameters.beta[bn(i)?])),
+            Port::Mean(i) => Ok(Feed::Numbers(&statistics.mean[bn(i)?])),
+            Port::Var(i) => Ok(Feed::Numbers(&statistics.var[bn(i)?])),
+            other => {
+                let kept = tape.saved.iter().find(|(port, _)| *port == other);
+                kept.map(|(_, tensor)| Feed::Tensor(tensor)).ok_or_else(|| unexpected(other))
+            }
+        };
+        self.engine.run(graph, input, |port, value| output(&bn, port, value))
     }
 }
+
+/// Channels of an operator's n-th BatchNorm in the flat vectors.
+pub(super) type Bn<'a> = &'a dyn Fn(u16) -> Result<std::ops::Range<usize>, EngineError>;
