@@ -131,12 +131,29 @@ impl Supernet {
         if self.operators.iter().all(|o| o.form != Form::Absent) {
             return true;
         }
-        self.reached(path).last().copied().unwrap_or(false)
+        // Training asks at every step: spaces of a usual size take no memory for it.
+        const FEW: usize = 1024;
+        let (mut few, mut many) = ([false; FEW], Vec::new());
+        let reached = match few.get_mut(..self.nodes.len()) {
+            Some(few) => few,
+            None => {
+                many.resize(self.nodes.len(), false);
+                &mut many[..]
+            }
+        };
+        self.spread(path, reached);
+        reached.last().copied().unwrap_or(false)
     }
 
     /// Whether the image gets to each node along the path. What stands on the others is zero, or nothing at all.
     pub fn reached(&self, path: &Path) -> Vec<bool> {
         let mut reached: Vec<bool> = vec![false; self.nodes.len()];
+        self.spread(path, &mut reached);
+        reached
+    }
+
+    /// Notes which nodes the image gets to; `reached` is false for each of them.
+    fn spread(&self, path: &Path, reached: &mut [bool]) {
         reached[0] = true;
         for edge in &self.edges {
             let operator = self.operator_on(edge, path);
@@ -144,7 +161,6 @@ impl Supernet {
                 reached[usize::from(edge.to)] = true;
             }
         }
-        reached
     }
 
     /// Number of paths, different networks or not; the largest number there is if it is larger.

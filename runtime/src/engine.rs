@@ -1,18 +1,31 @@
-//! Sessions: one per graph, made when first used and kept.
+//! Sessions: one per graph, made when first used and kept, all of them or the last used ones.
+//!
+//! What graphs hand to each other stays in the memory of the provider that runs them ([`residence()`]): there a run binds its inputs and
+//! outputs. The CPU's memory is the host's, so that nothing needs to be bound.
 
+mod bound;
+pub mod boundary;
+mod inputs;
+mod kept;
 mod opener;
+mod pool;
+mod residence;
+mod shared;
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, num::NonZeroUsize, path::PathBuf};
 
 use nasbn_models::manifest::{Graph, Lowering, Manifest, NamedPort, Owner, Port, Role};
-use ort::{
-    session::{Session, SessionInputValue},
-    value::DynValue,
-};
+use ort::session::Session;
 
 use crate::provider::Backend;
+use bound::Memories;
+use inputs::Inputs;
+use kept::Kept;
+use shared::Tensors;
 
 pub use opener::{Model, Opener};
+pub use residence::{Residence, residence};
+pub use shared::{Feed, SharedTensor};
 
 /// Index of a graph in the manifest.
 pub type GraphId = usize;
@@ -58,6 +71,9 @@ pub enum EngineError {
     /// A tensor could not be made or read.
     #[error("a tensor could not be used: {0}")]
     Tensor(String),
+    /// A tensor that only graphs read was to be read here.
+    #[error("a tensor is in the provider's memory, where only graphs can read it")]
+    NotOnHost,
 }
 
 impl EngineError {
@@ -76,6 +92,7 @@ impl From<ort::Error> for EngineError {
 
 struct Entry {
     file: PathBuf,
+    role: Role,
     inputs: Vec<NamedPort>,
     outputs: Vec<NamedPort>,
     session: Option<Session>,
@@ -84,8 +101,12 @@ struct Entry {
 /// Runs the graphs of a bundle.
 pub struct Engine {
     opener: Opener,
+    /// Where values live; none if all of them are the host's.
+    memories: Option<Memories>,
+    tensors: Tensors,
     entries: Vec<Entry>,
     index: HashMap<(Owner, Role, Lowering), GraphId>,
+    kept: Kept,
     sessions: usize,
     runs: u64,
 }
@@ -102,15 +123,20 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let entry = |graph: &Graph| Entry {
             file: directory.join(&manifest.files[graph.file as usize].name),
+            role: graph.role,
             inputs: graph.inputs.clone(),
             outputs: graph.outputs.clone(),
             session: None,
         };
         let index = manifest.graphs.iter().enumerate().map(|(i, g)| ((g.owner, g.role, g.lowering), i)).collect();
+        let opener = Opener::new(backend)?;
         Ok(Self {
-            opener: Opener::new(backend)?,
+            memories: opener.backend().is_bound().then(|| Memories::of(opener.backend())).transpose()?,
+            opener,
+            tensors: Tensors::new(),
             entries: manifest.graphs.iter().map(entry).collect(),
             index,
+            kept: Kept::new(manifest.graphs.len()),
             sessions: 0,
             runs: 0,
         })
@@ -149,9 +175,29 @@ impl Engine {
         self.opener.backend()
     }
 
-    /// Number of sessions made so far.
+    /// Number of sessions made so far, those that were closed since among them.
     pub fn sessions(&self) -> usize {
         self.sessions
+    }
+
+    /// Number of sessions that are open.
+    pub fn kept_sessions(&self) -> usize {
+        self.kept.count()
+    }
+
+    /// Keeps at most `limit` sessions open from now on: the least recently used is closed before one more is made, and made
+    /// again when its graph is run again. Results are the same with any limit. Without this call there is none. The two graphs at
+    /// most that only copy to the host are not counted.
+    pub fn keep_sessions(&mut self, limit: NonZeroUsize) {
+        self.kept.bound(limit);
+        self.close_for(0);
+    }
+
+    /// Closes what must go before `coming` more sessions are made.
+    fn close_for(&mut self, coming: usize) {
+        while let Some(graph) = self.kept.excess(coming) {
+            self.entries[graph].session = None;
+        }
     }
 
     /// Number of graphs run so far.
@@ -159,33 +205,79 @@ impl Engine {
         self.runs
     }
 
-    /// Runs a graph; `input` gives the value of every input port. Returns the outputs in order.
+    /// A tensor of zeros on the host.
     ///
     /// # Errors
-    /// If the session cannot be made or fails, or `input` does.
+    /// If ONNX Runtime refuses its dimensions.
+    pub fn zeros(&self, dims: &[usize]) -> Result<SharedTensor, EngineError> {
+        SharedTensor::zeros(&self.tensors, dims)
+    }
+
+    /// Runs a graph; `input` gives the value of every input port, and `output` takes that of every output port, in order.
+    ///
+    /// # Errors
+    /// If the session cannot be made or fails, or `input` or `output` does.
     pub fn run<'v>(
         &mut self,
         graph: GraphId,
-        mut input: impl FnMut(Port) -> Result<SessionInputValue<'v>, EngineError>,
-    ) -> Result<Vec<(Port, DynValue)>, EngineError> {
+        mut input: impl FnMut(Port) -> Result<Feed<'v>, EngineError>,
+        mut output: impl FnMut(Port, SharedTensor) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
         self.open(graph)?;
         self.runs += 1;
-        let entry = &mut self.entries[graph];
-        let inputs = entry.inputs.iter().map(|p| input(p.port)).collect::<Result<Vec<_>, _>>()?;
-        let failed = |e: ort::Error| EngineError::Run { file: entry.file.clone(), reason: e.to_string() };
-        let Some(session) = &mut entry.session else {
-            return Err(EngineError::Run { file: entry.file.clone(), reason: "it was not opened".into() });
+        let Entry { file, role, inputs, outputs, session } = &mut self.entries[graph];
+        let failed = |e: ort::Error| EngineError::Run { file: file.clone(), reason: e.to_string() };
+        let Some(session) = session else {
+            return Err(EngineError::Run { file: file.clone(), reason: "it was not opened".into() });
         };
-        let outputs = session.run(inputs.as_slice()).map_err(failed)?;
-        Ok(entry.outputs.iter().map(|p| p.port).zip(outputs.into_iter().map(|(_, value)| value)).collect())
+        let binding;
+        let values = match &self.memories {
+            Some(memories) => {
+                let place = |port| residence(*role, port);
+                binding = memories.bind(session, inputs, outputs, &mut input, place)?;
+                boundary::onnx_runtime(|| session.run_binding(&binding))
+            }
+            None => {
+                let mut given = Inputs::new(inputs.len());
+                for named in inputs.iter() {
+                    given.push(input(named.port)?.view()?);
+                }
+                boundary::onnx_runtime(|| session.run(given.as_slice()))
+            }
+        };
+        let mut values = values.map_err(failed)?.into_iter();
+        outputs.iter().try_for_each(|named| {
+            let (_, value) = boundary::onnx_runtime(|| values.next()).ok_or_else(too_few)?;
+            let placed = if self.memories.is_some() { residence(*role, named.port) } else { Residence::Host };
+            output(named.port, SharedTensor::new(&self.tensors, value, placed))
+        })
+    }
+
+    /// A tensor that the host can read: itself, or a copy of what is in the provider's memory.
+    ///
+    /// # Errors
+    /// If it cannot be copied.
+    pub fn on_host(&mut self, tensor: SharedTensor) -> Result<SharedTensor, EngineError> {
+        match (&mut self.memories, tensor.residence()) {
+            (Some(memories), Residence::Device) => {
+                let copied = memories.fetch(tensor.value()?)?;
+                Ok(SharedTensor::new(&self.tensors, copied, Residence::Host))
+            }
+            _ => Ok(tensor),
+        }
     }
 
     fn open(&mut self, graph: GraphId) -> Result<(), EngineError> {
-        let entry = &mut self.entries[graph];
-        if entry.session.is_none() {
+        if self.entries[graph].session.is_none() {
+            self.close_for(1);
+            let entry = &mut self.entries[graph];
             let file = entry.file.clone();
-            let session =
-                self.opener.file(&file).map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
+            let session = boundary::onnx_runtime(|| match entry.role {
+                Role::Evaluate | Role::Inference => self.opener.file(&file),
+                // Gradients lose too much in half precision.
+                _ => self.opener.file_in_fp32(&file),
+            });
+            let session = session.map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
             let fits = session.inputs().iter().map(|i| i.name()).eq(entry.inputs.iter().map(|i| i.name.as_str()))
                 && session.outputs().iter().map(|o| o.name()).eq(entry.outputs.iter().map(|o| o.name.as_str()));
             if !fits {
@@ -195,6 +287,11 @@ impl Engine {
             entry.session = Some(session);
             self.sessions += 1;
         }
+        self.kept.using(graph);
         Ok(())
     }
+}
+
+fn too_few() -> EngineError {
+    EngineError::Tensor("a graph gave fewer values than it has outputs".into())
 }

@@ -1,29 +1,30 @@
 //! Runs a path of the supernet: its operators one after another, forwards and backwards.
 
+mod backward;
 mod held;
 mod jacobian;
 mod linear;
+mod spare;
+mod tape;
 mod trail;
 mod walk;
 
+use spare::Spare;
+use tape::{Tape, Tapes};
 use trail::Steps;
 
 pub use jacobian::{Jacobian, SignAgreement, SlotJacobian};
 
-use std::{collections::HashMap, ops::Range, path::Path as FsPath, rc::Rc};
+use std::{collections::HashMap, mem, num::NonZeroUsize, ops::Range, path::Path as FsPath};
 
 use nasbn_models::{
     Manifest, Path, Primitive, Program, Supernet,
     manifest::{Lowering, MemoryMode, Owner, Port, Role},
 };
 use ndarray::ArrayView4;
-use ort::{
-    session::SessionInputValue,
-    value::{DynValue, TensorRef},
-};
 
 use crate::{
-    engine::{Engine, EngineError, Opener},
+    engine::{Engine, EngineError, Feed, Opener, SharedTensor},
     ort_library,
     parameters::{BnParameters, Layout, Statistics},
     provider::{Backend, Provider},
@@ -41,23 +42,12 @@ pub struct NetworkOptions {
     pub lowering: Lowering,
 }
 
-/// What a forward graph keeps for others.
-type Saved = Vec<(Port, DynValue)>;
-
-/// What an edge leaves for the backward pass.
-struct Tape {
-    edge: usize,
-    operator: u8,
-    x: Option<Rc<DynValue>>,
-    saved: Saved,
-}
-
 /// A forward pass with batch statistics.
 pub struct Pass {
-    /// Logits `[N, classes]`.
-    pub logits: Rc<DynValue>,
+    /// Logits `[N, classes]`, which the host can read.
+    pub logits: SharedTensor,
     path: Path,
-    tapes: Vec<Rc<Tape>>,
+    tapes: Tapes,
     /// Which graphs the tapes are for.
     memory: MemoryMode,
 }
@@ -73,9 +63,18 @@ impl Pass {
 pub struct LossOutput {
     /// Mean softmax cross-entropy, nats.
     pub loss: f32,
+    sample_loss: SharedTensor,
+    dlogits: SharedTensor,
+}
+
+impl LossOutput {
     /// Loss of every sample, nats.
-    pub sample_loss: Vec<f32>,
-    dlogits: DynValue,
+    ///
+    /// # Errors
+    /// If the graph gave no float32 numbers.
+    pub fn sample_loss(&self) -> Result<&[f32], EngineError> {
+        self.sample_loss.read().map(|(_, numbers)| numbers)
+    }
 }
 
 /// A supernet with its sessions.
@@ -89,6 +88,7 @@ pub struct Network {
     evaluation: Lowering,
     /// Epsilon of every BatchNorm.
     epsilon: f32,
+    spare: Spare,
 }
 
 impl Network {
@@ -113,7 +113,8 @@ impl Network {
         let engine = Engine::new(backend, directory, manifest)?;
         let evaluation = options.lowering;
         let (layout, epsilon) = (Layout::new(&supernet), manifest.epsilon());
-        let mut network = Self { layout, supernet, engine, programs, options, evaluation, epsilon };
+        let spare = Spare::default();
+        let mut network = Self { layout, supernet, engine, programs, options, evaluation, epsilon, spare };
         if !network.has_fused(Role::Backward(options.memory)) {
             network.options.lowering = Lowering::Portable;
         }
@@ -153,9 +154,20 @@ impl Network {
         self.engine.opener()
     }
 
-    /// Number of sessions made so far.
+    /// Number of sessions made so far, those that were closed since among them.
     pub fn sessions(&self) -> usize {
         self.engine.sessions()
+    }
+
+    /// Number of sessions that are open.
+    pub fn kept_sessions(&self) -> usize {
+        self.engine.kept_sessions()
+    }
+
+    /// Keeps at most `limit` sessions open from now on, the last used ones; see [`Engine::keep_sessions`]. Without this call
+    /// every session that was made is kept.
+    pub fn keep_sessions(&mut self, limit: NonZeroUsize) {
+        self.engine.keep_sessions(limit);
     }
 
     /// Number of graphs run so far.
@@ -197,7 +209,7 @@ impl Network {
     }
 
     /// The value of the node that the last edge (the head) starts from, by a forward pass with batch
-    /// statistics, which are written to `statistics`. Its layout is that of the graphs in use.
+    /// statistics, which are written to `statistics`; the host can read it. Its layout is that of the graphs in use.
     ///
     /// # Errors
     /// If a graph fails.
@@ -207,7 +219,7 @@ impl Network {
         parameters: &BnParameters,
         images: ArrayView4<'_, f32>,
         statistics: &mut Statistics,
-    ) -> Result<Rc<DynValue>, EngineError> {
+    ) -> Result<SharedTensor, EngineError> {
         let node = self.supernet.edges.last().map_or(0, |edge| usize::from(edge.from));
         let keeping = (MemoryMode::Lean, false);
         self.forward_in(node, path, parameters, images, statistics, keeping, None).map(|pass| pass.logits)
@@ -245,67 +257,69 @@ impl Network {
         (memory, keep): (MemoryMode, bool),
         mut steps: Option<&mut Steps>,
     ) -> Result<Pass, EngineError> {
-        let mut tapes = steps.as_deref().map_or_else(Vec::new, |steps| steps.tapes.clone());
-        let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
-            let (y, saved) = network.forward_edge(memory, (edge, operator), x, parameters, statistics)?;
-            if keep {
-                tapes.push(network.tape(memory, (edge, operator), x, saved)?);
-            }
-            Ok(y)
+        let mut tapes = mem::take(&mut self.spare.tapes);
+        tapes.clear();
+        if let Some(steps) = steps.as_deref() {
+            tapes.take_before(usize::MAX, &steps.tapes);
+        }
+        let mut run = |network: &mut Self, edge: usize, operator: u8, x: &SharedTensor| {
+            let tapes = keep.then_some(&mut tapes);
+            network.forward_edge(memory, (edge, operator), x, parameters, statistics, tapes)
         };
         let logits = self.walk(node, path, images, self.options.lowering, steps.as_deref_mut(), &mut run)?;
         if let Some(steps) = steps {
-            steps.tapes = tapes.iter().filter(|tape| tape.edge < steps.upto).cloned().collect();
+            steps.tapes.take_before(steps.upto, &tapes);
+        }
+        if !keep {
+            self.spare.tapes = mem::take(&mut tapes);
         }
         Ok(Pass { logits, path: path.clone(), tapes, memory })
     }
 
-    /// Output of an operator on an edge with batch statistics, which are written to `statistics`, and what its graph saves.
+    /// Output of an operator on an edge with batch statistics, which are written to `statistics`; what graphs that go back
+    /// through it take is kept in `tapes`.
     fn forward_edge(
         &mut self,
         memory: MemoryMode,
         (edge, operator): (usize, u8),
-        x: &DynValue,
+        x: &SharedTensor,
         parameters: &BnParameters,
         statistics: &mut Statistics,
-    ) -> Result<(Rc<DynValue>, Saved), EngineError> {
-        let graph = self.engine.find(Self::owner(edge, operator), Role::Forward(memory), self.options.lowering)?;
+        mut tapes: Option<&mut Tapes>,
+    ) -> Result<SharedTensor, EngineError> {
+        let owner = Self::owner(edge, operator);
+        let graph = self.engine.find(owner, Role::Forward(memory), self.options.lowering)?;
+        if let Some(tapes) = tapes.as_deref_mut() {
+            let backward = self.engine.find(owner, Role::Backward(memory), self.options.lowering)?;
+            let takes_x = self.engine.inputs(backward).any(|port| port == Port::X);
+            tapes.begin(edge, operator, takes_x.then(|| x.clone()));
+        }
         let layout = &self.layout;
         let bn = |i: u16| slot(layout, edge, operator, i);
-        let outputs = self.engine.run(graph, |port| match port {
-            Port::X => Ok(SessionInputValue::from(x)),
-            Port::Gamma(i) => view(&parameters.gamma[bn(i)?]),
-            Port::Beta(i) => view(&parameters.beta[bn(i)?]),
+        let input = |port| match port {
+            Port::X => Ok(Feed::Tensor(x)),
+            Port::Gamma(i) => Ok(Feed::Numbers(&parameters.gamma[bn(i)?])),
+            Port::Beta(i) => Ok(Feed::Numbers(&parameters.beta[bn(i)?])),
             other => Err(unexpected(other)),
-        })?;
+        };
         let mut y = None;
-        let mut saved = Vec::new();
-        for (port, value) in outputs {
+        self.engine.run(graph, input, |port, value| {
             match port {
-                Port::Y => y = Some(Rc::new(value)),
+                Port::Y => y = Some(value),
                 Port::Mean(i) => copy(&value, &mut statistics.mean[bn(i)?])?,
                 Port::Var(i) => copy(&value, &mut statistics.var[bn(i)?])?,
-                port => saved.push((port, value)),
+                port => {
+                    if let Some(tapes) = tapes.as_deref_mut() {
+                        tapes.save(port, value);
+                    }
+                }
             }
-        }
-        Ok((y.ok_or_else(|| unexpected(Port::Y))?, saved))
+            Ok(())
+        })?;
+        y.ok_or_else(|| unexpected(Port::Y))
     }
 
-    /// What an edge leaves for graphs that go back through it.
-    fn tape(
-        &self,
-        memory: MemoryMode,
-        (edge, operator): (usize, u8),
-        x: &Rc<DynValue>,
-        saved: Saved,
-    ) -> Result<Rc<Tape>, EngineError> {
-        let owner = Self::owner(edge, operator);
-        let backward = self.engine.find(owner, Role::Backward(memory), self.options.lowering)?;
-        let x = self.engine.inputs(backward).any(|port| port == Port::X).then(|| Rc::clone(x));
-        Ok(Rc::new(Tape { edge, operator, x, saved }))
-    }
-
-    /// Inference with the given statistics: logits `[N, classes]` for `images` `[N, C, H, W]`.
+    /// Inference with the given statistics: logits `[N, classes]` for `images` `[N, C, H, W]`, which the host can read.
     ///
     /// # Errors
     /// If a graph fails.
@@ -315,7 +329,7 @@ impl Network {
         parameters: &BnParameters,
         statistics: &Statistics,
         images: ArrayView4<'_, f32>,
-    ) -> Result<Rc<DynValue>, EngineError> {
+    ) -> Result<SharedTensor, EngineError> {
         self.evaluate_in(path, parameters, statistics, images, None)
     }
 
@@ -327,20 +341,22 @@ impl Network {
         statistics: &Statistics,
         images: ArrayView4<'_, f32>,
         steps: Option<&mut Steps>,
-    ) -> Result<Rc<DynValue>, EngineError> {
-        let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
+    ) -> Result<SharedTensor, EngineError> {
+        let mut run = |network: &mut Self, edge: usize, operator: u8, x: &SharedTensor| {
             let graph = network.engine.find(Self::owner(edge, operator), Role::Evaluate, network.evaluation)?;
             let layout = &network.layout;
             let bn = |i: u16| slot(layout, edge, operator, i);
-            let outputs = network.engine.run(graph, |port| match port {
-                Port::X => Ok(SessionInputValue::from(&**x)),
-                Port::Gamma(i) => view(&parameters.gamma[bn(i)?]),
-                Port::Beta(i) => view(&parameters.beta[bn(i)?]),
-                Port::Mean(i) => view(&statistics.mean[bn(i)?]),
-                Port::Var(i) => view(&statistics.var[bn(i)?]),
+            let input = |port| match port {
+                Port::X => Ok(Feed::Tensor(x)),
+                Port::Gamma(i) => Ok(Feed::Numbers(&parameters.gamma[bn(i)?])),
+                Port::Beta(i) => Ok(Feed::Numbers(&parameters.beta[bn(i)?])),
+                Port::Mean(i) => Ok(Feed::Numbers(&statistics.mean[bn(i)?])),
+                Port::Var(i) => Ok(Feed::Numbers(&statistics.var[bn(i)?])),
                 other => Err(unexpected(other)),
-            })?;
-            take(outputs, Port::Y).map(Rc::new)
+            };
+            let mut y = None;
+            network.engine.run(graph, input, |port, value| take(port, value, Port::Y, &mut y))?;
+            y.ok_or_else(|| unexpected(Port::Y))
         };
         self.walk(self.logits_node(), path, images, self.evaluation, steps, &mut run)
     }
@@ -349,126 +365,36 @@ impl Network {
     ///
     /// # Errors
     /// If the graph fails (a label that is no class, a wrong number of labels).
-    pub fn loss(&mut self, logits: &DynValue, labels: &[i64]) -> Result<LossOutput, EngineError> {
+    pub fn loss(&mut self, logits: &SharedTensor, labels: &[i64]) -> Result<LossOutput, EngineError> {
         let classes = i64::from(self.supernet.classes());
         if labels.iter().any(|&label| !(0..classes).contains(&label)) {
             return Err(EngineError::Tensor(format!("labels must be 0 to {}", classes - 1)));
         }
         let graph = self.engine.find(Owner::Network, Role::Loss, Lowering::Portable)?;
-        let outputs = self.engine.run(graph, |port| match port {
-            Port::Logits => Ok(SessionInputValue::from(logits)),
-            Port::Labels => Ok(TensorRef::from_array_view(([labels.len()], labels))?.into_dyn().into()),
+        let input = |port| match port {
+            Port::Logits => Ok(Feed::Tensor(logits)),
+            Port::Labels => Ok(Feed::Labels(labels)),
             other => Err(unexpected(other)),
-        })?;
-        let (mut loss, mut sample_loss, mut dlogits) = (f32::NAN, Vec::new(), None);
-        for (port, value) in outputs {
+        };
+        let (mut loss, mut sample_loss, mut dlogits) = (f32::NAN, None, None);
+        self.engine.run(graph, input, |port, value| {
             match port {
-                Port::Loss => loss = value.try_extract_tensor::<f32>()?.1.first().copied().unwrap_or(f32::NAN),
-                Port::SampleLoss => sample_loss = value.try_extract_tensor::<f32>()?.1.to_vec(),
+                Port::Loss => loss = value.read()?.1.first().copied().unwrap_or(f32::NAN),
+                Port::SampleLoss => sample_loss = Some(value),
                 Port::DLogits => dlogits = Some(value),
                 other => return Err(unexpected(other)),
             }
-        }
+            Ok(())
+        })?;
+        let sample_loss = sample_loss.ok_or_else(|| unexpected(Port::SampleLoss))?;
         let dlogits = dlogits.ok_or_else(|| unexpected(Port::DLogits))?;
         Ok(LossOutput { loss, sample_loss, dlogits })
-    }
-
-    /// Gradients of the mean loss with respect to gamma and beta of the path's BatchNorms, written to
-    /// `gradients`; other slots are left as they are.
-    ///
-    /// # Errors
-    /// If a graph fails.
-    pub fn backward(
-        &mut self,
-        parameters: &BnParameters,
-        statistics: &Statistics,
-        pass: Pass,
-        loss: LossOutput,
-        gradients: &mut BnParameters,
-        path: &Path,
-    ) -> Result<(), EngineError> {
-        let Pass { logits, mut tapes, memory, .. } = pass;
-        drop(logits);
-        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&DynValue>| {
-            // Popped, so that what an edge kept is gone when its gradient is there.
-            let tape = tapes.pop().filter(|t| t.edge == edge && t.operator == operator).ok_or_else(not_kept)?;
-            if let Some(dy) = dy {
-                return network.backward_edge(&tape, memory, dy, parameters, statistics, gradients);
-            }
-            network.no_gradient(edge, operator, gradients);
-            Ok(None)
-        };
-        self.walk_back(path, Rc::new(loss.dlogits), &mut run)
-    }
-
-    /// Zeroes for the BatchNorms of an operator whose output leads nowhere.
-    fn no_gradient(&self, edge: usize, operator: u8, gradients: &mut BnParameters) {
-        for slot in self.layout.operator(edge, operator) {
-            let range = self.layout.slots()[slot].range.clone();
-            gradients.gamma[range.clone()].fill(0.0);
-            gradients.beta[range].fill(0.0);
-        }
-    }
-
-    fn backward_edge(
-        &mut self,
-        tape: &Tape,
-        memory: MemoryMode,
-        dy: &DynValue,
-        parameters: &BnParameters,
-        statistics: &Statistics,
-        gradients: &mut BnParameters,
-    ) -> Result<Option<DynValue>, EngineError> {
-        let outputs = self.run_back(Role::Backward(memory), tape, Some(dy), parameters, statistics)?;
-        let bn = |i: u16| slot(&self.layout, tape.edge, tape.operator, i);
-        let mut dx = None;
-        for (port, value) in outputs {
-            match port {
-                Port::Dx => dx = Some(value),
-                Port::DGamma(i) => copy(&value, &mut gradients.gamma[bn(i)?])?,
-                Port::DBeta(i) => copy(&value, &mut gradients.beta[bn(i)?])?,
-                other => return Err(unexpected(other)),
-            }
-        }
-        Ok(dx)
-    }
-
-    /// Runs a graph that takes what a forward pass has kept.
-    fn run_back(
-        &mut self,
-        role: Role,
-        tape: &Tape,
-        dy: Option<&DynValue>,
-        parameters: &BnParameters,
-        statistics: &Statistics,
-    ) -> Result<Vec<(Port, DynValue)>, EngineError> {
-        let graph = self.engine.find(Self::owner(tape.edge, tape.operator), role, self.options.lowering)?;
-        let layout = &self.layout;
-        let bn = |i: u16| slot(layout, tape.edge, tape.operator, i);
-        self.engine.run(graph, |port| match port {
-            Port::X => tape.x.as_deref().map(SessionInputValue::from).ok_or_else(|| unexpected(port)),
-            Port::Dy => dy.map(SessionInputValue::from).ok_or_else(|| unexpected(port)),
-            Port::Gamma(i) => view(&parameters.gamma[bn(i)?]),
-            Port::Beta(i) => view(&parameters.beta[bn(i)?]),
-            Port::Mean(i) => view(&statistics.mean[bn(i)?]),
-            Port::Var(i) => view(&statistics.var[bn(i)?]),
-            other => tape
-                .saved
-                .iter()
-                .find(|(port, _)| *port == other)
-                .map(|(_, value)| SessionInputValue::from(value))
-                .ok_or_else(|| unexpected(other)),
-        })
     }
 }
 
 /// Whether a program is nothing but its input.
 fn passes_on(program: &Program) -> bool {
     program.steps.len() == 1 && program.steps[0].primitive == Primitive::Input
-}
-
-fn not_kept() -> EngineError {
-    EngineError::Tensor("the pass was not kept for its gradients".into())
 }
 
 /// Channels of an operator's n-th BatchNorm in the flat vectors.
@@ -482,12 +408,8 @@ fn unexpected(port: Port) -> EngineError {
     EngineError::Contents(format!("a graph has or lacks the port {port:?} against its role"))
 }
 
-fn view(values: &[f32]) -> Result<SessionInputValue<'_>, EngineError> {
-    Ok(TensorRef::from_array_view(([values.len()], values))?.into_dyn().into())
-}
-
-fn copy(value: &DynValue, to: &mut [f32]) -> Result<(), EngineError> {
-    let (_, from) = value.try_extract_tensor::<f32>()?;
+fn copy(value: &SharedTensor, to: &mut [f32]) -> Result<(), EngineError> {
+    let (_, from) = value.read()?;
     if from.len() != to.len() {
         return Err(EngineError::Tensor(format!("a graph gave {} numbers where {} were due", from.len(), to.len())));
     }
@@ -495,6 +417,10 @@ fn copy(value: &DynValue, to: &mut [f32]) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn take(outputs: Vec<(Port, DynValue)>, wanted: Port) -> Result<DynValue, EngineError> {
-    outputs.into_iter().find(|(port, _)| *port == wanted).map(|(_, value)| value).ok_or_else(|| unexpected(wanted))
+/// Takes the value of the port that is wanted, and leaves others.
+fn take(port: Port, value: SharedTensor, wanted: Port, to: &mut Option<SharedTensor>) -> Result<(), EngineError> {
+    if port == wanted {
+        *to = Some(value);
+    }
+    Ok(())
 }

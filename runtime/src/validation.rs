@@ -105,8 +105,8 @@ pub fn validate(
         let batch = batch.borrow();
         let logits = network.evaluate(path, parameters, statistics, batch.images.view())?;
         let output = network.loss(&logits, &batch.labels)?;
-        loss += output.sample_loss.iter().map(|&l| f64::from(l)).sum::<f64>();
-        let (_, values) = logits.try_extract_tensor::<f32>()?;
+        loss += output.sample_loss()?.iter().map(|&l| f64::from(l)).sum::<f64>();
+        let (_, values) = logits.read()?;
         let classes = network.supernet().classes() as usize;
         for (row, &label) in values.chunks_exact(classes).zip(&batch.labels) {
             match highest(row) {

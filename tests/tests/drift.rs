@@ -78,7 +78,7 @@ fn wide(values: &[f32]) -> Vec<f64> {
 }
 
 fn logits(pass: &Pass) -> Vec<f64> {
-    wide(pass.logits.try_extract_tensor::<f32>().unwrap().1)
+    wide(pass.logits.read().unwrap().1)
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_held_pass_is_an_evaluation_that_is_kept() {
             let given = held.clone();
             let pass = network.forward_held(&path, &after, batch.images.view(), &held).unwrap();
             let expected = network.evaluate(&path, &after, &held, batch.images.view()).unwrap();
-            let expected = wide(expected.try_extract_tensor::<f32>().unwrap().1);
+            let expected = wide(expected.read().unwrap().1);
             let error = relative(&logits(&pass), &expected);
             assert!(error < CLOSE, "{what}: {error:.1e}");
             assert_eq!(given, held);
@@ -168,8 +168,7 @@ fn whole_kernels_are_those_of_the_gradients() {
             let mut expected = BnParameters::zeros(&layout);
             let kept = network.forward_for_indicators(&path, &parameters, batch.images.view(), &mut statistics);
             network.backward(&parameters, &statistics, kept.unwrap(), loss, &mut expected, &path).unwrap();
-            let values =
-                ndarray::ArrayView2::from_shape([SAMPLES, CLASSES], pass.logits.try_extract_tensor::<f32>().unwrap().1);
+            let values = ndarray::ArrayView2::from_shape([SAMPLES, CLASSES], pass.logits.read().unwrap().1);
             let (_, dlogits) =
                 nasbn_runtime::analyze::linear::cross_entropy(values.unwrap().mapv(f64::from).view(), &batch.labels);
             let mut found = BnParameters::zeros(&layout);

@@ -57,7 +57,7 @@ fn gradients_of_whole_paths_are_pytorchs() {
             let parameters = parameters(&fixture, &tensors, &layout, &slots);
             let mut statistics = Statistics::standard(&layout);
             let pass = network.forward(&path, &parameters, images.view(), &mut statistics, true).unwrap();
-            let logits = wide(pass.logits.try_extract_tensor::<f32>().unwrap().1);
+            let logits = wide(pass.logits.read().unwrap().1);
             let loss = network.loss(&pass.logits, &labels).unwrap();
             let value = f64::from(loss.loss);
             let mut gradients = BnParameters::zeros(&layout);

@@ -262,7 +262,7 @@ fn a_run_with_any_rate_goes_on_with_its_own_command() {
         with(rate, &[]).fails(2, "s.csv");
         assert!(partial.exists());
         fs::remove_file(&out).unwrap();
-        with("0.031", &["--resume"]).fails(2, "adapt was");
+        with("0.031", &["--resume"]).fails(2, &format!("--adapt-rate was {rate}, is 0.031"));
         with(rate, &["--resume"]).ok();
         fs::remove_file(&out).unwrap();
     }

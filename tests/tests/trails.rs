@@ -16,6 +16,7 @@ use nasbn_models::{
 use nasbn_runtime::{
     composite::{ReferenceImages, ReferenceOptions, parts, parts_of_all},
     data::{About, Dataset, ImageSpec, Split},
+    engine::SharedTensor,
     network::{Jacobian, Network, NetworkOptions, SignAgreement, Trail, Transfer, operators},
     ort_library,
     parameters::{BnParameters, Statistics},
@@ -86,7 +87,7 @@ fn passes_along_a_trail_are_passes_of_their_own() {
     let _turn = TURN.lock();
     let dir = tempfile::tempdir().unwrap();
     let seed = Array2::ones([SAMPLES, CLASSES]);
-    let values = |value: &ort::value::DynValue| value.try_extract_tensor::<f32>().unwrap().1.to_vec();
+    let values = |value: &SharedTensor| value.read().unwrap().1.to_vec();
     for space in 0..SPACES.len() {
         for lowering in [Lowering::Fused, Lowering::Portable] {
             let mut network = network(dir.path(), space, lowering);

@@ -37,6 +37,8 @@ pub struct BatchNorm {
     slope: Vec<f32>,
     tail: [Vec<f32>; 3],
     codes: Vec<u32>,
+    /// What the parts come to, for each channel.
+    totals: Vec<f64>,
 }
 
 /// A channel's parameters, `[C]` each.
@@ -116,6 +118,7 @@ impl BatchNorm {
             slope: Vec::new(),
             tail: Default::default(),
             codes: Vec::new(),
+            totals: Vec::new(),
         })
     }
 
@@ -144,7 +147,8 @@ impl BatchNorm {
                 moments::part_moments(lanes.part(whole, index), lanes, out);
             })?;
         }
-        moments::join_moments(x, lanes, &self.partial, out.mean, out.var);
+        zero(&mut self.totals, 2 * dims.channels());
+        moments::join_moments(x, lanes, &self.partial, &mut self.totals, (&mut *out.mean, &mut *out.var));
         self.prepare(lanes, affine, Statistics { mean: out.mean, var: out.var });
         self.normalise(pool, lanes, x, residual, out.y)
     }
@@ -210,8 +214,8 @@ impl BatchNorm {
         moments::part_sums(relu, padded_x, padded_dy, normalise, tail_sums);
 
         let channels = dims.channels();
-        let mut totals = vec![0.0; 2 * channels];
-        let (sum, product) = totals.split_at_mut(channels);
+        zero(&mut self.totals, 2 * channels);
+        let (sum, product) = self.totals.split_at_mut(channels);
         moments::fold_sums(&self.partial, lanes.width(), sum, product);
         let inverse = 1.0 / dims.pixels() as f64;
         for (((dbeta, dgamma), (sum, product)), &var) in
@@ -223,7 +227,7 @@ impl BatchNorm {
             *sum *= inverse;
             *product *= r * r * inverse;
         }
-        let (sum, product) = totals.split_at(channels);
+        let (sum, product) = self.totals.split_at(channels);
         lanes.widen(&mut self.mean_g, sum.iter().map(|&v| v as f32));
         lanes.widen(&mut self.slope, product.iter().map(|&v| v as f32));
         let gradient = Gradient { normalise, mean_g: &self.mean_g, slope: &self.slope };
@@ -415,6 +419,12 @@ fn rsqrt(var: f32, epsilon: f32) -> f64 {
 
 /// Makes `buffer` hold `len` values, whatever they are.
 fn resize(buffer: &mut Vec<f64>, len: usize) {
+    buffer.resize(len, 0.0);
+}
+
+/// Makes `buffer` as many zeroes.
+fn zero(buffer: &mut Vec<f64>, len: usize) {
+    buffer.clear();
     buffer.resize(len, 0.0);
 }
 

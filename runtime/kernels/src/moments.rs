@@ -142,7 +142,14 @@ pub(super) fn part_moments(x: &[f32], lanes: Lanes, out: &mut [f64]) {
 }
 
 /// Joins the parts' lane moments and the pixels that fill no super-row into mean and biased variance of each channel.
-pub(super) fn join_moments(x: &[f32], lanes: Lanes, parts: &[f64], mean: &mut [f32], var: &mut [f32]) {
+/// `joined` is zeroes, two a channel.
+pub(super) fn join_moments(
+    x: &[f32],
+    lanes: Lanes,
+    parts: &[f64],
+    joined: &mut [f64],
+    (mean, var): (&mut [f32], &mut [f32]),
+) {
     struct Join<'a>(&'a [f32], Lanes, &'a [f64], &'a mut [f64], &'a mut [f64]);
     impl WithSimd for Join<'_> {
         type Output = f64;
@@ -173,7 +180,6 @@ pub(super) fn join_moments(x: &[f32], lanes: Lanes, parts: &[f64], mean: &mut [f
         }
     }
     let channels = mean.len();
-    let mut joined = vec![0.0; 2 * channels];
     let (means, deviations) = joined.split_at_mut(channels);
     let count = instructions().dispatch(Join(x, lanes, parts, means, deviations));
     for ((to, from), (var, deviation)) in mean.iter_mut().zip(means).zip(var.iter_mut().zip(deviations)) {

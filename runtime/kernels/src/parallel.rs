@@ -70,7 +70,23 @@ pub fn for_each_part<T: Send>(
         body(0, out);
         return Ok(());
     }
-    let parts: Vec<Mutex<&mut [T]>> = out.chunks_mut(part_len.max(1)).map(Mutex::new).collect();
+    let part_len = part_len.max(1);
+    let locked = out.chunks_mut(part_len).map(Mutex::new);
+    if locked.len() <= FEW {
+        share(pool, &locked.collect::<heapless::Vec<_, FEW>>(), body)
+    } else {
+        share(pool, &locked.collect::<Vec<_>>(), body)
+    }
+}
+
+/// Parts up to which the heap is not asked for their locks.
+const FEW: usize = 256;
+
+fn share<T: Send>(
+    pool: &dyn Parallel,
+    parts: &[Mutex<&mut [T]>],
+    body: &(dyn Fn(usize, &mut [T]) + Sync),
+) -> Result<(), KernelError> {
     pool.run(parts.len(), &|task| {
         let index = parts.len().saturating_sub(task + 1);
         if let Some(part) = parts.get(index) {

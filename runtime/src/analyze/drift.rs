@@ -211,9 +211,9 @@ pub fn whole_kernel(
 
 /// Logits of a pass, `[N, C]`.
 fn logits(pass: &Pass) -> Result<Array2<f64>, EngineError> {
-    let (shape, values) = pass.logits.try_extract_tensor::<f32>()?;
-    let wrong = || EngineError::Tensor(format!("logits of shape {:?} are not [N, classes]", &**shape));
-    let &[samples, classes] = &**shape else { return Err(wrong()) };
+    let (shape, values) = pass.logits.read()?;
+    let wrong = || EngineError::Tensor(format!("logits of shape {:?} are not [N, classes]", shape));
+    let &[samples, classes] = shape else { return Err(wrong()) };
     let values = values.iter().map(|&v| f64::from(v)).collect();
     Array2::from_shape_vec([samples as usize, classes as usize], values).map_err(|_| wrong())
 }

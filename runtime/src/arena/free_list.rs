@@ -1,17 +1,43 @@
 //! First fit in address order, with neighbours merged: the pure half of the arena.
 
-use std::collections::BTreeMap;
-
 /// Alignment of every block, bytes: a cache line, and the widest vector of the CPU kernels.
 pub const ALIGNMENT: usize = 64;
+/// Blocks for which there is room from the beginning: a step of training has a few hundred at once.
+const ROOM: usize = 1024;
+
+/// Blocks by offset, with their sizes: a list, as they are few, which asks for no memory once it has been as long.
+#[derive(Debug)]
+struct Blocks(Vec<(usize, usize)>);
+
+impl Blocks {
+    fn new() -> Self {
+        Self(Vec::with_capacity(ROOM))
+    }
+
+    /// Index of the block at `offset`, or of where it would be.
+    fn find(&self, offset: usize) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&offset, |&(offset, _)| offset)
+    }
+
+    fn insert(&mut self, offset: usize, size: usize) {
+        match self.find(offset) {
+            Ok(index) => self.0[index].1 = size,
+            Err(index) => self.0.insert(index, (offset, size)),
+        }
+    }
+
+    fn remove(&mut self, offset: usize) -> Option<usize> {
+        self.find(offset).ok().map(|index| self.0.remove(index).1)
+    }
+}
 
 /// Which parts of `0..capacity` are free. Offsets and sizes in bytes.
 #[derive(Debug)]
 pub struct FreeList {
-    /// Free blocks by offset; no two touch.
-    free: BTreeMap<usize, usize>,
-    /// Blocks in use by offset.
-    used: BTreeMap<usize, usize>,
+    /// Free blocks; no two touch.
+    free: Blocks,
+    /// Blocks in use.
+    used: Blocks,
     in_use: usize,
     high_water: usize,
 }
@@ -20,17 +46,23 @@ impl FreeList {
     /// All of `0..capacity` is free; a remainder below [`ALIGNMENT`] is left out.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity / ALIGNMENT * ALIGNMENT;
-        let free = if capacity == 0 { BTreeMap::new() } else { BTreeMap::from([(0, capacity)]) };
-        Self { free, used: BTreeMap::new(), in_use: 0, high_water: 0 }
+        let mut free = Blocks::new();
+        if capacity > 0 {
+            free.insert(0, capacity);
+        }
+        Self { free, used: Blocks::new(), in_use: 0, high_water: 0 }
     }
 
     /// Offset of a new block of `size` bytes (at least one): the lowest that fits; none if none does.
     pub fn allocate(&mut self, size: usize) -> Option<usize> {
         let size = size.max(1).checked_next_multiple_of(ALIGNMENT)?;
-        let (&offset, &length) = self.free.iter().find(|&(_, &length)| length >= size)?;
-        self.free.remove(&offset);
+        let index = self.free.0.iter().position(|&(_, length)| length >= size)?;
+        let (offset, length) = self.free.0[index];
         if length > size {
-            self.free.insert(offset + size, length - size);
+            // What is left stays in its place among the others.
+            self.free.0[index] = (offset + size, length - size);
+        } else {
+            self.free.0.remove(index);
         }
         self.used.insert(offset, size);
         self.in_use += size;
@@ -40,16 +72,17 @@ impl FreeList {
 
     /// Frees the block at `offset`; false (and nothing happens) if there is none.
     pub fn release(&mut self, offset: usize) -> bool {
-        let Some(size) = self.used.remove(&offset) else { return false };
+        let Some(size) = self.used.remove(offset) else { return false };
         self.in_use -= size;
         let (mut start, mut end) = (offset, offset + size);
-        if let Some((&before, &length)) = self.free.range(..offset).next_back()
+        let after = self.free.find(offset).unwrap_or_else(|index| index);
+        if let Some((before, length)) = after.checked_sub(1).map(|index| self.free.0[index])
             && before + length == start
         {
-            self.free.remove(&before);
+            self.free.0.remove(after - 1);
             start = before;
         }
-        if let Some(length) = self.free.remove(&end) {
+        if let Some(length) = self.free.remove(end) {
             end += length;
         }
         self.free.insert(start, end - start);
@@ -124,7 +157,7 @@ mod tests {
         for (offset, _) in blocks {
             assert!(list.release(offset));
         }
-        assert_eq!((list.in_use(), list.free.len()), (0, 1));
+        assert_eq!((list.in_use(), list.free.0.len()), (0, 1));
     }
 
     #[test]

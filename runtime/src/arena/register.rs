@@ -20,6 +20,7 @@ use ort::{
 };
 
 use super::{ALIGNMENT, FreeList};
+use crate::engine::boundary;
 
 /// Address ranges that are tried, bytes; only touched pages take memory.
 const RESERVATIONS: [usize; 5] = [64 << 30, 16 << 30, 4 << 30, 1 << 30, 256 << 20];
@@ -119,7 +120,7 @@ unsafe extern "system" fn allocate(this: *mut OrtAllocator, size: usize) -> *mut
     // SAFETY: ONNX Runtime passes the registered pointer.
     let arena = unsafe { arena(this) };
     let mut blocks = arena.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(offset) = blocks.list.allocate(size) {
+    if let Some(offset) = boundary::program(|| blocks.list.allocate(size)) {
         return ptr::with_exposed_provenance_mut(arena.base + offset);
     }
     let Ok(layout) = Layout::from_size_align(size.max(1), ALIGNMENT) else {
@@ -145,7 +146,7 @@ unsafe extern "system" fn release(this: *mut OrtAllocator, block: *mut c_void) {
         // SAFETY: the block came from `alloc` with this layout, and is forgotten by this call.
         Some(layout) => unsafe { alloc::dealloc(block.cast(), layout) },
         // A block that is not ours is left alone: an unknown offset changes nothing.
-        None => _ = blocks.list.release(block.addr().wrapping_sub(arena.base)),
+        None => _ = boundary::program(|| blocks.list.release(block.addr().wrapping_sub(arena.base))),
     }
 }
 

@@ -33,7 +33,7 @@ pub struct RunArgs {
     /// Go on with the CPU, and say so, where the provider that is named does not work
     #[arg(long)]
     pub allow_cpu_fallback: bool,
-    /// Numbers that TensorRT computes with; all others compute with fp32
+    /// Numbers that TensorRT computes inference with; training, and all other providers, compute with fp32
     #[arg(long, value_enum, default_value_t = Precision::Fp32)]
     pub precision: Precision,
 }
@@ -217,6 +217,12 @@ impl Running {
         }
         if let Some(left) = placement.and_then(|placement| placement.left_in_words(provider)) {
             output::words(format_args!("warning: {provider} left {left}"));
+        }
+        match placement.map_or(0, Placement::copies) {
+            0 => {}
+            copies => output::words(format_args!(
+                "warning: between nodes values are copied to or from the memory of {provider} in {copies} places"
+            )),
         }
     }
 }

@@ -151,7 +151,7 @@ pub fn parts_of_all(
         let mut logits = Vec::with_capacity(transfers.len() * images.images.len() * classes);
         for transfer in &mut transfers {
             let own = transfer.evaluate(network, path, next)?;
-            logits.extend(own.try_extract_tensor::<f32>()?.1.iter().map(|&z| f64::from(z)));
+            logits.extend(own.read()?.1.iter().map(|&z| f64::from(z)));
         }
         let logits = Array3::from_shape_vec((transfers.len(), images.images.len(), classes), logits)
             .map_err(|error| EngineError::Tensor(error.to_string()))?;
@@ -172,7 +172,7 @@ fn trainability(
     statistics: &Statistics,
     pass: &Pass,
 ) -> Result<f64, EngineError> {
-    let (shape, _) = pass.logits.try_extract_tensor::<f32>()?;
+    let shape = pass.logits.dims();
     let samples = shape.first().map_or(0, |&n| n as usize);
     let seed = Array2::ones([samples, network.supernet().classes() as usize]);
     let jacobian = network.jacobian(initial, statistics, pass, seed.view())?;

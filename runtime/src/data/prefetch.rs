@@ -1,7 +1,7 @@
 //! Training batches made ahead of time by a background thread.
 
 use std::ops::Range;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::{self, JoinHandle};
 
 use super::batch::Batch;
@@ -10,14 +10,14 @@ use super::loader::TrainLoader;
 
 /// A [`TrainLoader`] on a thread of its own, a bounded number of batches ahead.
 ///
-/// Hand used batches back with [`Prefetcher::recycle`] and no further ones are allocated. The batches are
-/// those of the loader, bit for bit. Dropping it ends the thread.
+/// Hand used batches back with [`Prefetcher::recycle`], and there are never more than two beside those that wait: after as many
+/// steps neither thread asks for memory any more. The batches are those of the loader, bit for bit. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Prefetcher {
     steps: Range<u64>,
     /// `None` only while dropping.
     ready: Option<Receiver<Result<Batch, DataError>>>,
-    used: Sender<Batch>,
+    used: SyncSender<Batch>,
     worker: Option<JoinHandle<()>>,
 }
 
@@ -27,8 +27,15 @@ impl Prefetcher {
     /// # Errors
     /// [`DataError::Io`] where the system grants no thread.
     pub fn start(loader: TrainLoader, steps: Range<u64>, depth: usize) -> Result<Self, DataError> {
-        let (made, ready) = mpsc::sync_channel(depth.max(1));
-        let (used, free) = mpsc::channel();
+        let depth = depth.max(1);
+        let (made, ready) = mpsc::sync_channel(depth);
+        // One is being made and one used while the others wait: with so many from the beginning, one is always free.
+        let batches = depth.saturating_add(2);
+        let (used, free) = mpsc::sync_channel(batches);
+        for _ in 0..batches {
+            // There is room for all of them.
+            let _ = used.try_send(Batch::default());
+        }
         let range = steps.clone();
         let worker = thread::Builder::new()
             .name("nasbn-data".into())
@@ -39,8 +46,8 @@ impl Prefetcher {
 
     /// Gives buffers back for a later batch.
     pub fn recycle(&self, batch: Batch) {
-        // After the last step nobody wants it any more.
-        let _ = self.used.send(batch);
+        // After the last step nobody wants it any more, and of those made by others there may be too many.
+        let _ = self.used.try_send(batch);
     }
 }
 

@@ -12,7 +12,10 @@ use ort::{
     session::{Session, builder::GraphOptimizationLevel},
 };
 
-use crate::{kernels, provider::Backend};
+use crate::{
+    kernels,
+    provider::{Backend, Precision},
+};
 
 /// An ONNX model.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +55,15 @@ impl Opener {
     /// # Errors
     /// What ONNX Runtime says against it.
     pub fn file(&self, file: &Path) -> ort::Result<Session> {
-        self.open(Model::File(file), None)
+        self.open(Model::File(file), None, self.backend.precision)
+    }
+
+    /// As [`Opener::file`], but computed with fp32, whatever the backend's precision is.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says against it.
+    pub fn file_in_fp32(&self, file: &Path) -> ort::Result<Session> {
+        self.open(Model::File(file), None, Precision::Fp32)
     }
 
     /// A session of a whole ONNX model in memory.
@@ -60,7 +71,7 @@ impl Opener {
     /// # Errors
     /// What ONNX Runtime says against it.
     pub fn model(&self, bytes: &[u8]) -> ort::Result<Session> {
-        self.open(Model::Bytes(bytes), None)
+        self.open(Model::Bytes(bytes), None, self.backend.precision)
     }
 
     /// A session that keeps a profile of its runs in a file whose name begins with `profile`, until it is asked to end it.
@@ -68,20 +79,21 @@ impl Opener {
     /// # Errors
     /// What ONNX Runtime says against it.
     pub fn profiled(&self, model: Model<'_>, profile: &Path) -> ort::Result<Session> {
-        self.open(model, Some(profile))
+        self.open(model, Some(profile), self.backend.precision)
     }
 
-    fn open(&self, model: Model<'_>, profile: Option<&Path>) -> ort::Result<Session> {
+    fn open(&self, model: Model<'_>, profile: Option<&Path>, precision: Precision) -> ort::Result<Session> {
         // ONNX Runtime must not meet a new domain of operators on two threads at once.
         static OPENING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
         let engines = self.engines(model);
+        let directory = engines.as_ref().map(|(path, _)| path.as_path());
         let mut builder = Session::builder(&self.backend.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_memory_pattern(false)?
             .with_env_allocators()?
-            .with_execution_providers(self.backend.providers(engines.as_ref().map(|(path, _)| path.as_path())))?
+            .with_execution_providers(self.backend.providers(directory, precision))?
             .with_operators(Arc::clone(&self.operators))?;
         if let Some(profile) = profile {
             builder = builder.with_profiling(profile)?;

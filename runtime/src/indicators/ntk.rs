@@ -49,9 +49,9 @@ pub fn kernel(
     pass: &Pass,
     outputs: Outputs,
 ) -> Result<Array2<f64>, EngineError> {
-    let (shape, _) = pass.logits.try_extract_tensor::<f32>()?;
-    let &[samples, classes] = &**shape else {
-        return Err(EngineError::Tensor(format!("logits of shape {:?} are not [N, classes]", &**shape)));
+    let shape = pass.logits.dims();
+    let &[samples, classes] = shape else {
+        return Err(EngineError::Tensor(format!("logits of shape {:?} are not [N, classes]", shape)));
     };
     let (samples, classes) = (samples as usize, classes as usize);
     let mut theta = Array2::zeros([samples, samples]);

@@ -44,7 +44,7 @@ pub fn logits(
     for statistics in statistics {
         for batch in batches {
             let logits = network.evaluate(path, parameters, statistics, batch.images.view())?;
-            all.extend(logits.try_extract_tensor::<f32>()?.1.iter().map(|&z| f64::from(z)));
+            all.extend(logits.read()?.1.iter().map(|&z| f64::from(z)));
         }
     }
     Array3::from_shape_vec((statistics.len(), images, classes), all).map_err(|e| EngineError::Tensor(e.to_string()))

@@ -63,7 +63,7 @@ pub fn score(network: &mut Network, path: &Path, noise: &Noise) -> Result<f64, E
     let mut statistics = Statistics::standard(network.layout());
     let mut features = |images: &Array4<f32>, statistics: &mut Statistics| -> Result<Vec<f32>, EngineError> {
         let value = network.features(path, &initial, images.view(), statistics)?;
-        Ok(value.try_extract_tensor::<f32>()?.1.to_vec())
+        Ok(value.read()?.1.to_vec())
     };
     let moved = features(&noise.moved, &mut statistics)?;
     let still = features(&noise.images, &mut statistics)?;

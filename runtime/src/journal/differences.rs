@@ -90,7 +90,18 @@ fn show(value: Option<&Value>, unit: &str) -> String {
         None => "not set".to_owned(),
         Some(value) if is_digest(value) => "given".to_owned(),
         Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => format!("{}{unit}", plain(number)),
         Some(value) => duration(value).map_or_else(|| format!("{value}{unit}"), |time| format!("{time:?}")),
+    }
+}
+
+/// A number as it was given: one in single precision has more digits in JSON than it was given with.
+fn plain(number: &serde_json::Number) -> String {
+    const SAME: f64 = 1e-12;
+    let single = number.as_f64().filter(|_| number.is_f64()).map(|value| (value, value as f32));
+    match single.filter(|&(value, single)| (f64::from(single) - value).abs() <= SAME * value.abs()) {
+        Some((_, single)) => single.to_string(),
+        None => number.to_string(),
     }
 }
 

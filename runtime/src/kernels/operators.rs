@@ -22,6 +22,8 @@ use ort::operator::{
 };
 use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 
+use crate::engine::boundary;
+
 use nasbn_kernels::{
     Affine, BatchNorm, Depthwise, Dims, Filter, Gradients, KernelError, Parallel, SampleGradients, Statistics, Trained,
     global_avg_pool, global_avg_pool_grad,
@@ -108,7 +110,9 @@ struct Pool<'a>(&'a ComputeContext);
 impl Parallel for Pool<'_> {
     fn run(&self, tasks: usize, body: &(dyn Fn(usize) + Sync)) -> Result<(), KernelError> {
         // `par_for` wants its closure to be Send too, which a reference to something Sync is.
-        self.0.par_for(tasks, 0, body).map_err(|error| KernelError::Pool(error.to_string()))
+        let task = move |task| boundary::kernel(|| body(task));
+        let ran = boundary::onnx_runtime(|| self.0.par_for(tasks, 0, task));
+        ran.map_err(|error| KernelError::Pool(error.to_string()))
     }
 }
 
@@ -160,7 +164,10 @@ struct Call<'a> {
 
 impl<'a> Call<'a> {
     fn maybe(&self, index: usize) -> ort::Result<Option<ValueRef<'a>>> {
-        if index < self.context.num_inputs()? { self.context.input(index) } else { Ok(None) }
+        boundary::onnx_runtime(|| match index < self.context.num_inputs()? {
+            true => self.context.input(index),
+            false => Ok(None),
+        })
     }
 
     fn input(&self, index: usize, tensor: &'static str) -> ort::Result<ValueRef<'a>> {
@@ -168,7 +175,7 @@ impl<'a> Call<'a> {
     }
 
     fn output(&self, index: usize, tensor: &'static str, shape: &[i64]) -> ort::Result<ValueRefMut<'a>> {
-        let value = self.context.output(index, shape)?;
+        let value = boundary::onnx_runtime(|| self.context.output(index, shape))?;
         value.ok_or_else(|| into_ort(KernelError::Missing { operator: self.operator, tensor }))
     }
 
@@ -199,7 +206,7 @@ fn kernel<T: Send + 'static>(
     mut state: T,
     compute: impl Fn(&mut T, &Call<'_>) -> ort::Result<()> + Send + 'static,
 ) -> BoxedKernel<'static> {
-    let run = move |context: &ComputeContext| compute(&mut state, &Call { operator, context });
+    let run = move |context: &ComputeContext| boundary::kernel(|| compute(&mut state, &Call { operator, context }));
     Box::new(run) as Box<dyn Kernel>
 }
 

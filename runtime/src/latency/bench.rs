@@ -12,6 +12,7 @@ use nasbn_models::{
     manifest::{Lowering, Manifest, Owner, Role},
     sample,
 };
+use ort::session::Session;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
@@ -162,7 +163,7 @@ impl Bench<'_> {
             let name = block_name(bundle, block);
             let file = graph_file(bundle.manifest(), block).ok_or_else(|| BenchError::NoGraph(name.clone()))?;
             let open = self.opener.file(&bundle.file_path(file)).map_err(SubjectError::from);
-            let subject = open.and_then(|session| Subject::new(session, self.batch, &[]));
+            let subject = open.and_then(|session| self.ready(session, &[]));
             items.push((name.clone(), subject.map_err(|source| BenchError::Subject { name, source })?));
         }
         self.measure(&mut items, rules, &mut progress)
@@ -226,7 +227,11 @@ impl Bench<'_> {
     /// # Errors
     /// If it does not load, or its inputs cannot be made up.
     pub fn subject(&self, model: &[u8], given: &[GivenShape]) -> Result<Subject, SubjectError> {
-        Subject::new(self.opener.model(model)?, self.batch, given)
+        self.ready(self.opener.model(model)?, given)
+    }
+
+    fn ready(&self, session: Session, given: &[GivenShape]) -> Result<Subject, SubjectError> {
+        Subject::new(session, self.batch, given)?.bound_to(self.opener.backend())
     }
 
     /// Measures named things; what an earlier run has of them counts.

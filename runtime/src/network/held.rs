@@ -1,14 +1,11 @@
 //! A kept forward pass with given statistics.
 
-use std::rc::Rc;
-
 use nasbn_models::{Path, manifest::MemoryMode};
 use ndarray::ArrayView4;
-use ort::value::DynValue;
 
-use super::{Network, Pass};
+use super::{Network, Pass, Tapes};
 use crate::{
-    engine::EngineError,
+    engine::{EngineError, SharedTensor},
     parameters::{BnParameters, Statistics},
 };
 
@@ -34,10 +31,10 @@ impl Network {
         const MEMORY: MemoryMode = MemoryMode::Fast;
         let mut brought = parameters.clone();
         let mut of_batch = Statistics::standard(&self.layout);
-        let mut tapes = Vec::new();
-        let mut run = |network: &mut Self, edge: usize, operator: u8, x: &Rc<DynValue>| {
+        let mut tapes = Tapes::default();
+        let mut run = |network: &mut Self, edge: usize, operator: u8, x: &SharedTensor| {
             for slot in network.layout.operator(edge, operator) {
-                network.forward_edge(MEMORY, (edge, operator), x, &brought, &mut of_batch)?;
+                network.forward_edge(MEMORY, (edge, operator), x, &brought, &mut of_batch, None)?;
                 for i in network.layout.slots()[slot].range.clone() {
                     let [m, v, m0, v0] = [of_batch.mean[i], of_batch.var[i], statistics.mean[i], statistics.var[i]];
                     let deviation = |v: f32| (f64::from(v) + f64::from(network.epsilon)).sqrt();
@@ -46,9 +43,7 @@ impl Network {
                     brought.beta[i] = (f64::from(parameters.beta[i]) + scale * (f64::from(m) - f64::from(m0))) as f32;
                 }
             }
-            let (y, saved) = network.forward_edge(MEMORY, (edge, operator), x, &brought, &mut of_batch)?;
-            tapes.push(network.tape(MEMORY, (edge, operator), x, saved)?);
-            Ok(y)
+            network.forward_edge(MEMORY, (edge, operator), x, &brought, &mut of_batch, Some(&mut tapes))
         };
         let logits = self.walk(self.logits_node(), path, images, self.options.lowering, None, &mut run)?;
         Ok(Pass { logits, path: path.clone(), tapes, memory: MEMORY })

@@ -1,17 +1,14 @@
 //! What indicators need of a kept pass: the Jacobian sample by sample, and the agreement of activation signs.
 
-use std::rc::Rc;
-
 use nasbn_models::{
     Program,
     manifest::{MemoryMode, Port, Role},
 };
 use ndarray::{Array2, ArrayView2};
-use ort::value::{DynValue, Tensor};
 
-use super::{Network, Pass, Tape, not_kept, unexpected};
+use super::{Network, Pass, Tape, unexpected};
 use crate::{
-    engine::EngineError,
+    engine::{EngineError, SharedTensor},
     parameters::{BnParameters, Statistics},
 };
 
@@ -63,11 +60,12 @@ impl Network {
     ) -> Result<Jacobian, EngineError> {
         pass.is_for_indicators()?;
         let samples = seed.nrows();
-        let seed = pass.seeded(seed)?;
-        let mut tapes = pass.tapes.iter().rev();
+        let seed = self.seed(pass, seed)?;
+        let mut left = pass.tapes.len();
         let mut slots = Vec::new();
-        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&DynValue>| {
-            let tape = tapes.next().filter(|t| t.edge == edge && t.operator == operator).ok_or_else(not_kept)?;
+        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&SharedTensor>| {
+            let tape = pass.tapes.of(left.checked_sub(1), edge, operator)?;
+            left -= 1;
             match dy {
                 Some(dy) => network.jacobian_edge(tape, samples, dy, parameters, statistics, &mut slots),
                 None => {
@@ -96,10 +94,11 @@ impl Network {
         seed: ArrayView2<'_, f32>,
         gradients: &mut BnParameters,
     ) -> Result<(), EngineError> {
-        let seed = pass.seeded(seed)?;
-        let mut tapes = pass.tapes.iter().rev();
-        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&DynValue>| {
-            let tape = tapes.next().filter(|t| t.edge == edge && t.operator == operator).ok_or_else(not_kept)?;
+        let seed = self.seed(pass, seed)?;
+        let mut left = pass.tapes.len();
+        let mut run = |network: &mut Self, edge: usize, operator: u8, dy: Option<&SharedTensor>| {
+            let tape = pass.tapes.of(left.checked_sub(1), edge, operator)?;
+            left -= 1;
             match dy {
                 Some(dy) => network.backward_edge(tape, pass.memory, dy, parameters, statistics, gradients),
                 None => {
@@ -113,34 +112,33 @@ impl Network {
 
     fn jacobian_edge(
         &mut self,
-        tape: &Tape,
+        tape: Tape<'_>,
         samples: usize,
-        dy: &DynValue,
+        dy: &SharedTensor,
         parameters: &BnParameters,
         statistics: &Statistics,
         slots: &mut Vec<SlotJacobian>,
-    ) -> Result<Option<DynValue>, EngineError> {
-        let outputs = self.run_back(Role::Jacobian, tape, Some(dy), parameters, statistics)?;
+    ) -> Result<Option<SharedTensor>, EngineError> {
         let mut own: Vec<SlotJacobian> = self.no_jacobian(tape, samples).collect();
         let mut dx = None;
-        for (port, value) in outputs {
+        self.run_back(Role::Jacobian, tape, Some(dy), parameters, statistics, |_, port, value| {
             let to = match port {
                 Port::Dx => {
                     dx = Some(value);
-                    continue;
+                    return Ok(());
                 }
                 Port::SampleDGamma(i) => own.get_mut(usize::from(i)).map(|slot| &mut slot.gamma),
                 Port::SampleDBeta(i) => own.get_mut(usize::from(i)).map(|slot| &mut slot.beta),
                 _ => None,
             };
-            assign(&value, to.ok_or_else(|| unexpected(port))?)?;
-        }
+            assign(&value, to.ok_or_else(|| unexpected(port))?)
+        })?;
         slots.append(&mut own);
         Ok(dx)
     }
 
     /// Zeroes for every BatchNorm of an operator.
-    fn no_jacobian(&self, tape: &Tape, samples: usize) -> impl Iterator<Item = SlotJacobian> {
+    fn no_jacobian(&self, tape: Tape<'_>, samples: usize) -> impl Iterator<Item = SlotJacobian> {
         self.layout.operator(tape.edge, tape.operator).map(move |slot| {
             let zeros = Array2::zeros([samples, self.layout.slots()[slot].range.len()]);
             SlotJacobian { slot, gamma: zeros.clone(), beta: zeros }
@@ -175,11 +173,10 @@ impl Network {
     ) -> Result<SignAgreement, EngineError> {
         pass.is_for_indicators()?;
         self.check_finite(pass, parameters, statistics)?;
-        let (shape, _) = pass.logits.try_extract_tensor::<f32>()?;
-        let samples = shape.first().map_or(0, |&n| n as usize);
+        let samples = pass.logits.dims().first().map_or(0, |&n| n as usize);
         let mut kernel = Array2::<f64>::zeros([samples, samples]);
         let mut activations = 0;
-        for tape in &pass.tapes {
+        for tape in (0..pass.tapes.len()).filter_map(|index| pass.tapes.get(index)) {
             let own = self.relu_units(tape);
             if own == 0 {
                 continue;
@@ -193,20 +190,21 @@ impl Network {
     /// What one edge adds to [`SignAgreement::kernel`].
     fn edge_agreement(
         &mut self,
-        tape: &Tape,
+        tape: Tape<'_>,
         samples: usize,
         parameters: &BnParameters,
         statistics: &Statistics,
     ) -> Result<Array2<f64>, EngineError> {
         let mut kernel = Array2::<f64>::zeros([samples, samples]);
-        for (port, value) in self.run_back(Role::Signs, tape, None, parameters, statistics)? {
+        self.run_back(Role::Signs, tape, None, parameters, statistics, |_, port, value| {
             if port != Port::Agreement {
                 return Err(unexpected(port));
             }
             let mut agreement = Array2::zeros([samples, samples]);
             assign(&value, &mut agreement)?;
             kernel += &agreement.mapv(f64::from);
-        }
+            Ok(())
+        })?;
         Ok(kernel)
     }
 
@@ -228,24 +226,26 @@ impl Network {
         Ok(())
     }
 
+    /// A seed for the logits of a pass as a tensor.
+    fn seed(&self, pass: &Pass, seed: ArrayView2<'_, f32>) -> Result<SharedTensor, EngineError> {
+        let found = pass.logits.dims();
+        if !found.iter().map(|&extent| extent as usize).eq(seed.shape().iter().copied()) {
+            let problem = format!("a seed of shape {:?} does not fit logits of shape {found:?}", seed.shape());
+            return Err(EngineError::Tensor(problem));
+        }
+        let mut tensor = self.engine.zeros(seed.shape())?;
+        let numbers = tensor.numbers_mut().ok_or(EngineError::NotOnHost)?;
+        numbers.iter_mut().zip(seed).for_each(|(to, &from)| *to = from);
+        Ok(tensor)
+    }
+
     /// Activations of one sample after the BatchNorms of an operator whose signs a ReLU looks at.
-    fn relu_units(&self, tape: &Tape) -> u64 {
+    fn relu_units(&self, tape: Tape<'_>) -> u64 {
         self.programs.get(&(tape.edge, tape.operator)).map_or(0, Program::relu_units)
     }
 }
 
 impl Pass {
-    /// A seed for the logits as a tensor.
-    fn seeded(&self, seed: ArrayView2<'_, f32>) -> Result<Rc<DynValue>, EngineError> {
-        let (shape, _) = self.logits.try_extract_tensor::<f32>()?;
-        let expected: Vec<i64> = seed.shape().iter().map(|&d| d as i64).collect();
-        if **shape != *expected {
-            let problem = format!("a seed of shape {expected:?} does not fit logits of shape {:?}", &**shape);
-            return Err(EngineError::Tensor(problem));
-        }
-        Ok(Rc::new(Tensor::from_array(seed.as_standard_layout().into_owned())?.into_dyn()))
-    }
-
     fn is_for_indicators(&self) -> Result<(), EngineError> {
         match self.memory {
             MemoryMode::Fast => Ok(()),
@@ -255,11 +255,11 @@ impl Pass {
 }
 
 /// Copies a tensor of the same shape.
-fn assign(value: &DynValue, to: &mut Array2<f32>) -> Result<(), EngineError> {
-    let (shape, from) = value.try_extract_tensor::<f32>()?;
+fn assign(value: &SharedTensor, to: &mut Array2<f32>) -> Result<(), EngineError> {
+    let (shape, from) = value.read()?;
     let expected: Vec<i64> = to.shape().iter().map(|&d| d as i64).collect();
-    if **shape != *expected {
-        let problem = format!("a graph gave a tensor of shape {:?} where {expected:?} was due", &**shape);
+    if shape != expected {
+        let problem = format!("a graph gave a tensor of shape {:?} where {expected:?} was due", shape);
         return Err(EngineError::Tensor(problem));
     }
     to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);

@@ -5,10 +5,9 @@ use nasbn_models::{
     manifest::{Lowering, Port, Role},
     program::Step,
 };
-use ort::value::{DynValue, Tensor};
 
 use super::{Network, unexpected};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Feed, SharedTensor};
 
 /// What an operator in its linear form gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,28 +34,34 @@ impl Network {
         let flat = steps.last().is_some_and(|step| step.primitive == Primitive::Linear);
         let edge_of = &self.supernet.edges[edge];
         let (input, output) = (self.supernet.nodes[usize::from(edge_of.from)].shape, self.supernet.edge_shape(edge_of));
-        let tensor = |values: &[f32], shape: nasbn_models::Shape, flat: bool| -> Result<DynValue, EngineError> {
+        let tensor = |values: &[f32], shape: nasbn_models::Shape, flat: bool| -> Result<SharedTensor, EngineError> {
             let [c, h, w] = [shape.channels, shape.height, shape.width].map(|extent| extent as usize);
-            let dims = if flat { vec![1, c] } else { vec![1, c, h, w] };
-            Ok(Tensor::from_array((dims, values.to_vec()))?.into_dyn())
+            let dims = [1, c, h, w];
+            let mut tensor = self.engine.zeros(if flat { &dims[..2] } else { &dims })?;
+            match tensor.numbers_mut() {
+                Some(numbers) if numbers.len() == values.len() => numbers.copy_from_slice(values),
+                _ => return Err(EngineError::Tensor(format!("{} numbers do not fit {c} x {h} x {w}", values.len()))),
+            }
+            Ok(tensor)
         };
         let (x, dy) = (tensor(x, input, false)?, tensor(dy, output, flat)?);
         let graph = self.engine.find(Self::owner(edge, operator), Role::SynFlow, Lowering::Portable)?;
-        let outputs = self.engine.run(graph, |port| match port {
-            Port::X => Ok((&x).into()),
-            Port::Dy => Ok((&dy).into()),
-            other => Err(unexpected(other)),
-        })?;
         let mut linear = Linear { y: Vec::new(), dx: Vec::new(), flow: 0.0 };
-        for (port, value) in outputs {
-            let (_, values) = value.try_extract_tensor::<f32>()?;
+        let input = |port| match port {
+            Port::X => Ok(Feed::Tensor(&x)),
+            Port::Dy => Ok(Feed::Tensor(&dy)),
+            other => Err(unexpected(other)),
+        };
+        self.engine.run(graph, input, |port, value| {
+            let (_, values) = value.read()?;
             match port {
                 Port::Y => linear.y = values.to_vec(),
                 Port::Dx => linear.dx = values.to_vec(),
                 Port::Flow(_) => linear.flow += values.iter().map(|&v| f64::from(v)).sum::<f64>(),
                 other => return Err(unexpected(other)),
             }
-        }
+            Ok(())
+        })?;
         Ok(linear)
     }
 }

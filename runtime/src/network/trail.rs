@@ -4,15 +4,12 @@
 //! operators have it in common, batch statistics and what is kept for gradients included. In lexicographic order most of
 //! a sample of paths need not begin at the image. Results are those of a pass of its own, bit for bit.
 
-use std::rc::Rc;
-
 use nasbn_models::{Path, Supernet, manifest::MemoryMode};
 use ndarray::{Array2, ArrayView4};
-use ort::value::DynValue;
 
-use super::{Network, Pass, SignAgreement, Tape, walk::Standing};
+use super::{Network, Pass, SignAgreement, Tapes, walk::Standing};
 use crate::{
-    engine::EngineError,
+    engine::{EngineError, SharedTensor},
     parameters::{BnParameters, Layout, Statistics},
 };
 
@@ -24,7 +21,7 @@ pub(super) struct Steps {
     /// Where the walk stood before edge 0, 1, ..., as far as the next path was to share them.
     pub(super) standings: Vec<Standing>,
     /// What was kept of these edges for gradients.
-    pub(super) tapes: Vec<Rc<Tape>>,
+    pub(super) tapes: Tapes,
     /// Agreement of signs on them.
     agreements: Vec<(usize, Array2<f64>)>,
     /// Edges that the next path shares: as far as steps are left for it.
@@ -39,7 +36,7 @@ impl Steps {
         self.standings.truncate(shared + 1);
         // The walk begins at the last standing: what it will pass through again is forgotten.
         let first = self.standings.len().saturating_sub(1);
-        self.tapes.retain(|tape| tape.edge < first);
+        self.tapes.keep_before(first);
         self.agreements.retain(|&(edge, _)| edge < first);
         self.upto = next.map_or(0, |next| common(&operators, &self::operators(supernet, next)));
         self.operators = operators;
@@ -158,7 +155,7 @@ impl<'a> Transfer<'a> {
         network: &mut Network,
         path: &Path,
         next: Option<&Path>,
-    ) -> Result<Rc<DynValue>, EngineError> {
+    ) -> Result<SharedTensor, EngineError> {
         self.from.forward(network, path, next, (MemoryMode::Lean, false))?;
         let Trail { parameters, images, steps, .. } = &mut self.to;
         steps.turn_to(&network.supernet, path, next);

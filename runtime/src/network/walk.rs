@@ -1,34 +1,30 @@
 //! Walks over the edges of a path, forwards and backwards, and what happens at its nodes.
 
-use std::rc::Rc;
+use std::mem;
 
 use nasbn_models::{
     Combine, Path,
     manifest::{Lowering, Owner, Port, Role},
 };
 use ndarray::ArrayView4;
-use ort::{
-    session::SessionInputValue,
-    value::{DynValue, Tensor},
-};
 
-use super::{Network, Steps, passes_on, take, unexpected};
-use crate::engine::EngineError;
+use super::{Network, Steps, take, unexpected};
+use crate::engine::{EngineError, Feed, SharedTensor};
 
 /// Runs an operator on an edge: network, edge, operator and input give the output.
 pub(super) type RunEdge<'a> =
-    dyn FnMut(&mut Network, usize, u8, &Rc<DynValue>) -> Result<Rc<DynValue>, EngineError> + 'a;
+    dyn FnMut(&mut Network, usize, u8, &SharedTensor) -> Result<SharedTensor, EngineError> + 'a;
 
 /// Runs an operator on an edge backwards: network, edge, operator and gradient of the output (none if the output leads
 /// nowhere) give the gradient of the input.
 pub(super) type RunBack<'a> =
-    dyn FnMut(&mut Network, usize, u8, Option<&DynValue>) -> Result<Option<DynValue>, EngineError> + 'a;
+    dyn FnMut(&mut Network, usize, u8, Option<&SharedTensor>) -> Result<Option<SharedTensor>, EngineError> + 'a;
 
 /// A value that stands on a node while a pass runs.
-type Held = Option<Rc<DynValue>>;
+pub(super) type Held = Option<SharedTensor>;
 
 /// Where a walk stands before an edge.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Standing {
     /// Values of nodes that later edges start from.
     held: Vec<Held>,
@@ -36,8 +32,28 @@ pub(super) struct Standing {
     parts: Vec<Held>,
 }
 
+/// What an operator does with its input.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing: there is no edge.
+    Absent,
+    /// It passes it on.
+    PassesOn,
+    /// Its graph is run.
+    Runs,
+}
+
 impl Network {
-    /// Walks the edges of a path in order, as far as the node `last`, and joins them at nodes. Every
+    fn kind(&self, edge: usize, operator: u8) -> Kind {
+        match self.programs.get(&(edge, operator)) {
+            None => Kind::Absent,
+            Some(program) if program.is_absent() => Kind::Absent,
+            Some(program) if super::passes_on(program) => Kind::PassesOn,
+            Some(_) => Kind::Runs,
+        }
+    }
+
+    /// Walks the edges of a path in order, as far as the node `last`, and joins them at nodes; its value can be read by the host. Every
     /// tensor is dropped after its last use. With `steps`, the walk begins at the last standing of these and leaves its
     /// own before the edges as far as [`Steps::upto`].
     pub(super) fn walk(
@@ -48,7 +64,7 @@ impl Network {
         lowering: Lowering,
         mut steps: Option<&mut Steps>,
         run: &mut RunEdge<'_>,
-    ) -> Result<Rc<DynValue>, EngineError> {
+    ) -> Result<SharedTensor, EngineError> {
         let batch = images.shape()[0];
         let (mut first, mut begin) = (0, None);
         if let Some(Steps { standings, upto, .. }) = steps.as_deref_mut() {
@@ -61,47 +77,55 @@ impl Network {
         };
         // Edges are sorted by where they lead.
         let count = self.supernet.edges.partition_point(|edge| usize::from(edge.to) <= last);
-        let edges = self.supernet.edges[..count].to_vec();
-        for (e, edge) in edges.iter().enumerate().skip(first) {
+        for e in first..count {
             if let Some(Steps { standings, upto, .. }) = steps.as_deref_mut()
                 && e <= *upto
                 && e == standings.len()
             {
                 standings.push(standing.clone());
             }
+            let edge = self.supernet.edges[e];
             let Standing { held, parts } = &mut standing;
-            let from = usize::from(edge.from);
-            let to = usize::from(edge.to);
-            let operator = self.supernet.operator_on(edge, path);
-            let program = self.programs.get(&(e, operator)).cloned().unwrap_or_default();
-            let value = if program.is_absent() {
+            let (from, to) = (usize::from(edge.from), usize::from(edge.to));
+            let operator = self.supernet.operator_on(&edge, path);
+            let kind = self.kind(e, operator);
+            let value = if kind == Kind::Absent {
                 None
             } else {
                 let x = match &held[from] {
-                    Some(x) => Rc::clone(x),
+                    Some(x) => x.clone(),
                     None => self.zeros(batch, self.supernet.nodes[from].shape, lowering)?,
                 };
-                Some(if passes_on(&program) { x } else { run(self, e, operator, &x)? })
+                Some(if kind == Kind::PassesOn { x } else { run(self, e, operator, &x)? })
             };
             parts.push(value);
-            if edges.get(e + 1).is_none_or(|next| next.to != edge.to) {
+            let later = &self.supernet.edges[e + 1..count];
+            let ends_node = later.first().is_none_or(|next| next.to != edge.to);
+            let is_last_use = from != last && !later.iter().any(|later| later.from == edge.from);
+            if ends_node {
                 let joined = self.join(to, e + 1 - parts.len(), parts, batch, lowering)?;
                 held[to] = joined;
                 parts.clear();
             }
-            if from != last && !edges[e + 1..].iter().any(|later| later.from == edge.from) {
+            if is_last_use {
                 held[from] = None;
             }
         }
-        let value = standing.held.swap_remove(last);
-        value.ok_or_else(|| EngineError::Tensor(format!("the path does not lead to node {last}")))
+        let value = standing.held.get_mut(last).and_then(Option::take);
+        standing.held.clear();
+        self.spare.standing = standing;
+        let value = value.ok_or_else(|| EngineError::Tensor(format!("the path does not lead to node {last}")))?;
+        self.engine.on_host(value)
     }
 
-    fn at_the_image(&self, images: ArrayView4<'_, f32>) -> Result<Standing, EngineError> {
-        let mut held: Vec<Held> = vec![None; self.supernet.nodes.len()];
-        // The copy keeps the image alive as a value of its own for the whole pass.
-        held[0] = Some(Rc::new(Tensor::from_array(images.to_owned())?.into_dyn()));
-        Ok(Standing { held, parts: Vec::new() })
+    fn at_the_image(&mut self, images: ArrayView4<'_, f32>) -> Result<Standing, EngineError> {
+        let image = self.image(images)?;
+        let mut standing = mem::take(&mut self.spare.standing);
+        standing.parts.clear();
+        standing.held.clear();
+        standing.held.resize(self.supernet.nodes.len(), None);
+        standing.held[0] = Some(image);
+        Ok(standing)
     }
 
     /// Joins the parts (one per incoming edge from `first` on) at a node.
@@ -114,45 +138,45 @@ impl Network {
         lowering: Lowering,
     ) -> Result<Held, EngineError> {
         if self.supernet.nodes[node].combine == Combine::Concat && parts.len() > 1 {
-            let mut whole = Vec::with_capacity(parts.len());
+            let mut whole = mem::take(&mut self.spare.whole);
             for (i, part) in parts.iter().enumerate() {
                 let shape = self.supernet.edge_shape(&self.supernet.edges[first + i]);
                 whole.push(match part {
-                    Some(part) => Rc::clone(part),
+                    Some(part) => part.clone(),
                     None => self.zeros(batch, shape, lowering)?,
                 });
             }
             let graph = self.engine.find(Owner::Node(node as u16), Role::Concat, lowering)?;
-            let outputs = self.engine.run(graph, |port| match port {
-                Port::Part(i) => Ok(SessionInputValue::from(&*whole[usize::from(i)])),
+            let mut y = None;
+            let input = |port| match port {
+                Port::Part(i) => whole.get(usize::from(i)).map(Feed::Tensor).ok_or_else(|| unexpected(port)),
                 other => Err(unexpected(other)),
-            })?;
-            return take(outputs, Port::Y).map(|y| Some(Rc::new(y)));
+            };
+            self.engine.run(graph, input, |port, value| take(port, value, Port::Y, &mut y))?;
+            whole.clear();
+            self.spare.whole = whole;
+            return y.map(Some).ok_or_else(|| unexpected(Port::Y));
         }
         let mut sum: Held = None;
         for part in parts.iter().flatten() {
             sum = Some(match sum {
-                None => Rc::clone(part),
-                Some(sum) => Rc::new(self.add(&sum, part)?),
+                None => part.clone(),
+                Some(sum) => self.add(&sum, part)?,
             });
         }
         Ok(sum)
     }
 
-    fn add(&mut self, a: &DynValue, b: &DynValue) -> Result<DynValue, EngineError> {
+    fn add(&mut self, a: &SharedTensor, b: &SharedTensor) -> Result<SharedTensor, EngineError> {
         let graph = self.engine.find(Owner::Network, Role::Sum, Lowering::Portable)?;
-        let outputs = self.engine.run(graph, |port| match port {
-            Port::Part(0) => Ok(SessionInputValue::from(a)),
-            Port::Part(1) => Ok(SessionInputValue::from(b)),
+        let mut y = None;
+        let input = |port| match port {
+            Port::Part(0) => Ok(Feed::Tensor(a)),
+            Port::Part(1) => Ok(Feed::Tensor(b)),
             other => Err(unexpected(other)),
-        })?;
-        take(outputs, Port::Y)
-    }
-
-    fn zeros(&self, batch: usize, shape: nasbn_models::Shape, lowering: Lowering) -> Result<Rc<DynValue>, EngineError> {
-        let (c, h, w) = (shape.channels as usize, shape.height as usize, shape.width as usize);
-        let dims = if lowering == Lowering::Fused { [batch, h, w, c] } else { [batch, c, h, w] };
-        Ok(Rc::new(Tensor::from_array((dims, vec![0.0f32; batch * c * h * w]))?.into_dyn()))
+        };
+        self.engine.run(graph, input, |port, value| take(port, value, Port::Y, &mut y))?;
+        y.ok_or_else(|| unexpected(Port::Y))
     }
 
     /// Walks the edges of a path from last to first, hands every operator the gradient of its output, and sums what comes
@@ -160,61 +184,68 @@ impl Network {
     pub(super) fn walk_back(
         &mut self,
         path: &Path,
-        dlogits: Rc<DynValue>,
+        dlogits: SharedTensor,
         run: &mut RunBack<'_>,
     ) -> Result<(), EngineError> {
-        let mut held: Vec<Held> = vec![None; self.supernet.nodes.len()];
+        let (mut held, mut split) = (mem::take(&mut self.spare.gradients), mem::take(&mut self.spare.split));
+        held.clear();
+        held.resize(self.supernet.nodes.len(), None);
         if let Some(last) = held.last_mut() {
             *last = Some(dlogits);
         }
-        let edges = self.supernet.edges.clone();
-        let mut split: Vec<Held> = Vec::new();
-        for (e, edge) in edges.iter().enumerate().rev() {
+        let edges = self.supernet.edges.len();
+        for e in (0..edges).rev() {
+            let edge = self.supernet.edges[e];
             let to = usize::from(edge.to);
-            let first = edges.iter().position(|other| other.to == edge.to).unwrap_or(e);
-            let last_of_node = edges.get(e + 1).is_none_or(|next| next.to != edge.to);
-            if last_of_node {
-                split = self.split(to, e + 1 - first, held[to].take())?;
+            // Edges are sorted by where they lead.
+            let first = self.supernet.edges.partition_point(|other| other.to < edge.to);
+            if self.supernet.edges.get(e + 1).is_none_or(|next| next.to != edge.to) {
+                self.split(to, e + 1 - first, held[to].take(), &mut split)?;
             }
-            let operator = self.supernet.operator_on(edge, path);
-            let program = self.programs.get(&(e, operator)).cloned().unwrap_or_default();
+            let operator = self.supernet.operator_on(&edge, path);
             let dy = split[e - first].take();
-            let dx = if program.is_absent() {
-                None
-            } else if passes_on(&program) {
-                dy
-            } else {
-                run(self, e, operator, dy.as_deref())?.map(Rc::new)
+            let dx = match self.kind(e, operator) {
+                Kind::Absent => None,
+                Kind::PassesOn => dy,
+                Kind::Runs => run(self, e, operator, dy.as_ref())?,
             };
             let from = usize::from(edge.from);
             if let (Some(dx), true) = (dx, from != 0) {
                 held[from] = Some(match held[from].take() {
                     None => dx,
-                    Some(present) => Rc::new(self.add(&present, &dx)?),
+                    Some(present) => self.add(&present, &dx)?,
                 });
             }
         }
+        held.clear();
+        split.clear();
+        (self.spare.gradients, self.spare.split) = (held, split);
         Ok(())
     }
 
-    /// Gradient of a node for each of its `count` incoming edges.
-    fn split(&mut self, node: usize, count: usize, dy: Held) -> Result<Vec<Held>, EngineError> {
-        let Some(dy) = dy else { return Ok(vec![None; count]) };
+    /// Gradient of a node for each of its `count` incoming edges, put into `parts`.
+    fn split(&mut self, node: usize, count: usize, dy: Held, parts: &mut Vec<Held>) -> Result<(), EngineError> {
+        parts.clear();
+        let Some(dy) = dy else {
+            parts.resize(count, None);
+            return Ok(());
+        };
         if self.supernet.nodes[node].combine == Combine::Sum || count == 1 {
-            return Ok(vec![Some(dy); count]);
+            parts.resize(count, Some(dy));
+            return Ok(());
         }
+        parts.resize(count, None);
         let graph = self.engine.find(Owner::Node(node as u16), Role::Split, self.options.lowering)?;
-        let outputs = self.engine.run(graph, |port| match port {
-            Port::Dy => Ok(SessionInputValue::from(&*dy)),
+        let input = |port| match port {
+            Port::Dy => Ok(Feed::Tensor(&dy)),
             other => Err(unexpected(other)),
-        })?;
-        let mut parts = vec![None; count];
-        for (port, value) in outputs {
-            match port {
-                Port::Part(i) if usize::from(i) < count => parts[usize::from(i)] = Some(Rc::new(value)),
-                other => return Err(unexpected(other)),
+        };
+        self.engine.run(graph, input, |port, value| match port {
+            Port::Part(i) if usize::from(i) < count => {
+                parts[usize::from(i)] = Some(value);
+                Ok(())
             }
-        }
-        Ok(parts)
+            other => Err(unexpected(other)),
+        })
     }
 }

@@ -17,6 +17,7 @@ use clap::ValueEnum;
 use ort::{
     environment::Environment,
     ep::{self, ExecutionProvider, ExecutionProviderDispatch},
+    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
 };
 use serde::Serialize;
 
@@ -24,6 +25,9 @@ pub use cache::EngineCache;
 pub use error::ProviderError;
 pub use placement::{Placement, PlacementError, measure};
 pub use probe::{model as probe_model, probe};
+
+/// Number of the GPU that is used: the first that the process sees, which is what providers take, too.
+const DEVICE: i32 = 0;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -104,16 +108,19 @@ pub struct Backend {
     pub environment: Environment,
     /// What runs the graphs.
     pub provider: Provider,
-    /// Numbers that are computed with.
+    /// Numbers that inference is computed with. What trains and differentiates is computed with fp32.
     pub precision: Precision,
     /// Where TensorRT's engines are kept.
     pub cache: Option<EngineCache>,
+    /// Whether graphs are run as for a provider with memory of its own, even if it has none: the same code then runs on the
+    /// CPU, with the same results.
+    pub bound: bool,
 }
 
 impl From<Environment> for Backend {
     /// The CPU.
     fn from(environment: Environment) -> Self {
-        Self { environment, provider: Provider::Cpu, precision: Precision::Fp32, cache: None }
+        Self { environment, provider: Provider::Cpu, precision: Precision::Fp32, cache: None, bound: false }
     }
 }
 
@@ -123,9 +130,32 @@ impl Backend {
         self.environment.clone().into()
     }
 
+    /// Whether what graphs hand to each other is bound to the provider's memory.
+    pub fn is_bound(&self) -> bool {
+        self.bound || self.provider != Provider::Cpu
+    }
+
+    /// The memory that the provider computes in. TensorRT's is CUDA's.
+    ///
+    /// # Errors
+    /// If ONNX Runtime cannot describe it.
+    pub fn memory(&self) -> ort::Result<MemoryInfo<'static>> {
+        let device = match self.provider {
+            Provider::Cpu => AllocationDevice::CPU,
+            Provider::Cuda | Provider::TensorRt => AllocationDevice::CUDA,
+        };
+        MemoryInfo::new(device, DEVICE, AllocatorType::Device, MemoryType::Default)
+    }
+
+    /// What runs graphs that only copy from that memory: TensorRT would build engines for them.
+    pub(crate) fn of_copies(&self) -> Self {
+        let provider = if self.provider == Provider::TensorRt { Provider::Cuda } else { self.provider };
+        Self { provider, precision: Precision::Fp32, cache: None, ..self.clone() }
+    }
+
     /// Providers in the order in which nodes are given to them: what one does not know goes to the next. All but the CPU
-    /// must start. `engines` is where TensorRT keeps those of the model.
-    pub(crate) fn providers(&self, engines: Option<&Path>) -> Vec<ExecutionProviderDispatch> {
+    /// must start. `engines` is where TensorRT keeps those of the model, and `precision` what it computes with.
+    pub(crate) fn providers(&self, engines: Option<&Path>, precision: Precision) -> Vec<ExecutionProviderDispatch> {
         let cpu = ep::CPU::default().with_arena_allocator(false).build();
         // Hundreds of small sessions, each with an arena of its own: doubled, they would not fit.
         let cuda = ep::CUDA::default().with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
@@ -133,12 +163,12 @@ impl Backend {
         match self.provider {
             Provider::Cpu => vec![cpu],
             Provider::Cuda => vec![cuda(), cpu],
-            Provider::TensorRt => vec![self.tensorrt(engines).build().error_on_failure(), cuda(), cpu],
+            Provider::TensorRt => vec![self.tensorrt(engines, precision).build().error_on_failure(), cuda(), cpu],
         }
     }
 
-    fn tensorrt(&self, engines: Option<&Path>) -> ep::TensorRT {
-        tensorrt(self.precision, self.cache.as_ref().zip(engines).map(|(cache, engines)| (cache.timing(), engines)))
+    fn tensorrt(&self, engines: Option<&Path>, precision: Precision) -> ep::TensorRT {
+        tensorrt(precision, self.cache.as_ref().zip(engines).map(|(cache, engines)| (cache.timing(), engines)))
     }
 }
 

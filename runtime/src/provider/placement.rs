@@ -142,6 +142,12 @@ impl Placement {
         left
     }
 
+    /// Nodes that copy between the memories of providers: of a graph that one provider runs whole there is none.
+    pub fn copies(&self) -> u32 {
+        let copies = self.placed.iter().filter(|placed| placed.operator.starts_with(COPIES));
+        copies.fold(0, |sum, placed| sum.saturating_add(placed.nodes))
+    }
+
     fn computing(&self) -> impl Iterator<Item = &Placed> {
         self.placed.iter().filter(|placed| !placed.operator.starts_with(COPIES))
     }

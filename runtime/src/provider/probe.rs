@@ -3,7 +3,7 @@
 use nasbn_export::onnx::{Dim, ElemType, GraphBuilder};
 use ort::environment::Environment;
 
-use super::{Backend, Placement, PlacementError, Precision, Provider, ProviderError, measure};
+use super::{Backend, Placement, PlacementError, Provider, ProviderError, measure};
 use crate::{
     engine::{Model, Opener},
     latency::SubjectError,
@@ -35,7 +35,7 @@ pub fn probe(environment: &Environment, provider: Provider) -> Result<Placement,
         return Err(ProviderError::NotBuiltIn { provider });
     }
     let refused = |error: &dyn std::error::Error| ProviderError::said(provider, &error.to_string());
-    let backend = Backend { environment: environment.clone(), provider, precision: Precision::Fp32, cache: None };
+    let backend = Backend { provider, ..environment.clone().into() };
     let opener = Opener::new(backend).map_err(|error| refused(&error))?;
     let model = model();
     // A profiled session that fails has more to say on standard error than is asked for.

@@ -52,6 +52,7 @@ fn a_profile_tells_where_nodes_ran() {
     assert_eq!(serde_json::from_str::<Placement>(&json).unwrap(), placement);
     assert!(placement.check(Provider::Cuda, "it").is_ok());
     let twice = placement.clone().with(placement.clone());
+    assert_eq!([Placement::default(), placement.clone(), twice.clone()].map(|p| p.copies()), [0, 1, 2]);
     assert_eq!(twice.nodes(), BTreeMap::from([("cpu", 6), ("cuda", 6)]));
     assert_eq!(placement.clone().with(Placement::default()), placement);
 }

@@ -71,7 +71,8 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     }
     let subject_on = |running: &Running| {
         let session = running.opener()?.file(file).map_err(|error| wrong(error.into()))?;
-        Subject::new(session, args.batch, &args.shape).map_err(wrong)
+        let subject = Subject::new(session, args.batch, &args.shape);
+        subject.and_then(|subject| subject.bound_to(&running.backend)).map_err(wrong)
     };
     let mut subject = subject_on(&running)?;
     let asked = running.backend.provider;
