@@ -2,7 +2,7 @@
 
 mod opener;
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, num::NonZeroUsize, path::PathBuf};
 
 use nasbn_models::manifest::{Graph, Lowering, Manifest, NamedPort, Owner, Port, Role};
 use ort::{
@@ -79,6 +79,8 @@ struct Entry {
     inputs: Vec<NamedPort>,
     outputs: Vec<NamedPort>,
     session: Option<Session>,
+    /// Number of the run that used it last.
+    used: u64,
 }
 
 /// Runs the graphs of a bundle.
@@ -88,6 +90,8 @@ pub struct Engine {
     index: HashMap<(Owner, Role, Lowering), GraphId>,
     sessions: usize,
     runs: u64,
+    /// Most sessions that are kept.
+    limit: Option<NonZeroUsize>,
 }
 
 impl Engine {
@@ -105,6 +109,7 @@ impl Engine {
             inputs: graph.inputs.clone(),
             outputs: graph.outputs.clone(),
             session: None,
+            used: 0,
         };
         let index = manifest.graphs.iter().enumerate().map(|(i, g)| ((g.owner, g.role, g.lowering), i)).collect();
         Ok(Self {
@@ -113,6 +118,7 @@ impl Engine {
             index,
             sessions: 0,
             runs: 0,
+            limit: None,
         })
     }
 
@@ -154,6 +160,27 @@ impl Engine {
         self.sessions
     }
 
+    /// Keeps at most `limit` sessions from now on: those that were used last.
+    pub fn keep_sessions(&mut self, limit: NonZeroUsize) {
+        self.limit = Some(limit);
+        self.close(limit.get());
+    }
+
+    /// Number of sessions that are open.
+    pub fn kept(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.session.is_some()).count()
+    }
+
+    /// Closes sessions, those first that were used least recently, until `most` are left.
+    fn close(&mut self, most: usize) {
+        for _ in most..self.kept() {
+            let open = self.entries.iter_mut().filter(|entry| entry.session.is_some());
+            if let Some(oldest) = open.min_by_key(|entry| entry.used) {
+                oldest.session = None;
+            }
+        }
+    }
+
     /// Number of graphs run so far.
     pub fn runs(&self) -> u64 {
         self.runs
@@ -171,6 +198,7 @@ impl Engine {
         self.open(graph)?;
         self.runs += 1;
         let entry = &mut self.entries[graph];
+        entry.used = self.runs;
         let inputs = entry.inputs.iter().map(|p| input(p.port)).collect::<Result<Vec<_>, _>>()?;
         let failed = |e: ort::Error| EngineError::Run { file: entry.file.clone(), reason: e.to_string() };
         let Some(session) = &mut entry.session else {
@@ -181,6 +209,9 @@ impl Engine {
     }
 
     fn open(&mut self, graph: GraphId) -> Result<(), EngineError> {
+        if let (Some(limit), None) = (self.limit, &self.entries[graph].session) {
+            self.close(limit.get() - 1);
+        }
         let entry = &mut self.entries[graph];
         if entry.session.is_none() {
             let file = entry.file.clone();

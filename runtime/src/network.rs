@@ -10,7 +10,7 @@ use trail::Steps;
 
 pub use jacobian::{Jacobian, SignAgreement, SlotJacobian};
 
-use std::{collections::HashMap, ops::Range, path::Path as FsPath, rc::Rc};
+use std::{collections::HashMap, num::NonZeroUsize, ops::Range, path::Path as FsPath, rc::Rc};
 
 use nasbn_models::{
     Manifest, Path, Primitive, Program, Supernet,
@@ -156,6 +156,12 @@ impl Network {
     /// Number of sessions made so far.
     pub fn sessions(&self) -> usize {
         self.engine.sessions()
+    }
+
+    /// Keeps at most `limit` sessions from now on; the least recently used is closed when one more is opened. Results are
+    /// the same bits.
+    pub fn keep_sessions(&mut self, limit: NonZeroUsize) {
+        self.engine.keep_sessions(limit);
     }
 
     /// Number of graphs run so far.
