@@ -12,7 +12,7 @@ use ort::{
     session::{Session, builder::GraphOptimizationLevel},
 };
 
-use crate::{kernels, provider::Backend};
+use crate::{arena::Lasting, kernels, provider::Backend};
 
 /// An ONNX model.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +75,7 @@ impl Opener {
         // ONNX Runtime must not meet a new domain of operators on two threads at once.
         static OPENING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _what_is_allocated_lasts = Lasting::begin();
         let start = Instant::now();
         let engines = self.engines(model);
         let mut builder = Session::builder(&self.backend.environment)?
