@@ -25,7 +25,7 @@ use super::{
 use crate::{
     checkpoint::Checkpoint,
     composite::{self, Composite, CompositeError, PartFit},
-    data::{self, Batch, BatchList, DataSource, Dataset, ImageSpec, LoadOptions, Part},
+    data::{self, Batch, BatchList, DataError, DataSource, Dataset, ImageSpec, LoadOptions, Part},
     indicators::catalogue::Measurement,
     network::{Network, NetworkOptions},
     ort_library::{self, Library},
@@ -46,6 +46,14 @@ pub struct Session {
     pub network: Network,
     /// What runs it.
     pub running: Running,
+}
+
+impl Session {
+    /// Another network of the bundle, as this one but for its memory mode.
+    pub fn network_in(&self, memory: MemoryMode) -> Result<Network, Failure> {
+        let options = NetworkOptions { memory, ..self.network.options() };
+        Ok(Network::new(self.running.backend.clone(), self.bundle.dir(), self.bundle.manifest(), options)?)
+    }
 }
 
 /// Threads to compute with: those asked for, or as many as there are cores.
@@ -120,11 +128,16 @@ fn open_after(
 /// Loads the images that fit the supernet. Where a source has no validation part of its own, the images
 /// held back are the same for every `--seed`, so that no command validates on what another trained on.
 pub fn dataset(args: &DataArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Failure> {
-    dataset_of(&args.data, &args.reading, supernet)
+    dataset_within(&args.data, &args.reading, supernet, None)
 }
 
-/// [`dataset`] from its parts.
-pub fn dataset_of(source: &DataSource, args: &ReadingArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Failure> {
+/// [`dataset`] from its parts, refused before it is read where its images alone are larger than a memory budget.
+pub fn dataset_within(
+    source: &DataSource,
+    args: &ReadingArgs,
+    supernet: &Supernet,
+    budget: Option<u64>,
+) -> Result<Arc<Dataset>, Failure> {
     let image = supernet.image();
     let spec = ImageSpec {
         channels: image.channels as usize,
@@ -132,12 +145,21 @@ pub fn dataset_of(source: &DataSource, args: &ReadingArgs, supernet: &Supernet) 
         width: image.width as usize,
         classes: supernet.classes() as usize,
     };
+    let usual = LoadOptions::default();
     let options = LoadOptions {
         skip_unreadable: args.skip_unreadable,
         validation_fraction: args.validation_fraction,
-        ..LoadOptions::default()
+        max_bytes: budget.map_or(usual.max_bytes, |budget| budget.min(usual.max_bytes)),
+        ..usual
     };
-    Ok(Arc::new(data::load(source, &spec, &options)?))
+    let data = data::load(source, &spec, &options);
+    match (data, budget) {
+        (Err(error), Some(budget)) if matches!(error, DataError::TooLarge { bound, .. } if bound == budget) => {
+            Err(Failure::usage(format!("the images alone do not fit in the memory budget: {error}"))
+                .hint(format!("raise --memory-budget, or {}", error.hint())))
+        }
+        (data, _) => Ok(Arc::new(data?)),
+    }
 }
 
 /// BatchNorm parameters: those of the checkpoint, or the initial ones.
