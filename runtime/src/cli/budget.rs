@@ -14,12 +14,12 @@ use super::{
 };
 use crate::{
     adapt::run::PREFETCH,
-    data::{Dataset, Part},
+    data::{DataError, Dataset, Part},
     memory::{
         self, Bytes, Ground, LEAST_BATCH, Linear, Measured, Plan, ProbeError, Request, Resident, Sessions, TooSmall,
         Verdict, Watch, Way, Work, resident,
     },
-    network::Network,
+    network::{Network, NetworkOptions},
     ort_library,
     parameters::{BnParameters, Layout},
 };
@@ -356,6 +356,25 @@ fn refused(error: &TooSmall, smaller: Smaller) -> Failure {
         hint += "; it is the images that do not fit: use fewer, or a bundle of smaller --image-size";
     }
     Failure::usage(error).hint(hint)
+}
+
+/// Images that cannot be read, which may be for a budget that is smaller than they are.
+pub fn refused_images(error: DataError, budget: Option<u64>) -> Failure {
+    match (&error, budget) {
+        (DataError::TooLarge { bound, .. }, Some(budget)) if *bound == budget => {
+            Failure::usage(format!("the images alone do not fit in the memory budget: {error}"))
+                .hint(format!("raise --memory-budget, or {}", error.hint()))
+        }
+        _ => error.into(),
+    }
+}
+
+impl Session {
+    /// Another network of the bundle, as this one but for its memory mode.
+    pub fn network_in(&self, memory: MemoryMode) -> Result<Network, Failure> {
+        let options = NetworkOptions { memory, ..self.network.options() };
+        Ok(Network::new(self.running.backend.clone(), self.bundle.dir(), self.bundle.manifest(), options)?)
+    }
 }
 
 impl From<ProbeError> for Failure {

@@ -17,15 +17,15 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, LibraryArgs, PathsArgs, ReadingArgs, ReferenceArgs, ValidationArgs},
-    output,
+    args::{BundleArgs, LibraryArgs, PathsArgs, ReadingArgs, ReferenceArgs, ValidationArgs},
+    budget, output,
     running::{self, RunArgs, Running},
     training::Graphs,
 };
 use crate::{
     checkpoint::Checkpoint,
     composite::{self, Composite, CompositeError, PartFit},
-    data::{self, Batch, BatchList, DataError, DataSource, Dataset, ImageSpec, LoadOptions, Part},
+    data::{self, Batch, BatchList, DataSource, Dataset, ImageSpec, LoadOptions, Part},
     indicators::catalogue::Measurement,
     network::{Network, NetworkOptions},
     ort_library::{self, Library},
@@ -46,14 +46,6 @@ pub struct Session {
     pub network: Network,
     /// What runs it.
     pub running: Running,
-}
-
-impl Session {
-    /// Another network of the bundle, as this one but for its memory mode.
-    pub fn network_in(&self, memory: MemoryMode) -> Result<Network, Failure> {
-        let options = NetworkOptions { memory, ..self.network.options() };
-        Ok(Network::new(self.running.backend.clone(), self.bundle.dir(), self.bundle.manifest(), options)?)
-    }
 }
 
 /// Threads to compute with: those asked for, or as many as there are cores.
@@ -127,16 +119,12 @@ fn open_after(
 
 /// Loads the images that fit the supernet. Where a source has no validation part of its own, the images
 /// held back are the same for every `--seed`, so that no command validates on what another trained on.
-pub fn dataset(args: &DataArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Failure> {
-    dataset_within(&args.data, &args.reading, supernet, None)
-}
-
-/// [`dataset`] from its parts, refused before it is read where its images alone are larger than a memory budget.
+/// Refused before it is read where its images alone are larger than a memory budget.
 pub fn dataset_within(
     source: &DataSource,
     args: &ReadingArgs,
     supernet: &Supernet,
-    budget: Option<u64>,
+    most: Option<u64>,
 ) -> Result<Arc<Dataset>, Failure> {
     let image = supernet.image();
     let spec = ImageSpec {
@@ -149,17 +137,11 @@ pub fn dataset_within(
     let options = LoadOptions {
         skip_unreadable: args.skip_unreadable,
         validation_fraction: args.validation_fraction,
-        max_bytes: budget.map_or(usual.max_bytes, |budget| budget.min(usual.max_bytes)),
+        max_bytes: most.map_or(usual.max_bytes, |most| most.min(usual.max_bytes)),
         ..usual
     };
     let data = data::load(source, &spec, &options);
-    match (data, budget) {
-        (Err(error), Some(budget)) if matches!(error, DataError::TooLarge { bound, .. } if bound == budget) => {
-            Err(Failure::usage(format!("the images alone do not fit in the memory budget: {error}"))
-                .hint(format!("raise --memory-budget, or {}", error.hint())))
-        }
-        (data, _) => Ok(Arc::new(data?)),
-    }
+    Ok(Arc::new(data.map_err(|error| budget::refused_images(error, most))?))
 }
 
 /// BatchNorm parameters: those of the checkpoint, or the initial ones.
