@@ -19,6 +19,7 @@ pub mod indicators;
 pub mod journal;
 pub mod kernels;
 pub mod latency;
+pub mod memory;
 pub mod network;
 pub mod ort_library;
 pub mod parameters;

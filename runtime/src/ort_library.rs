@@ -235,6 +235,22 @@ pub fn arena_usage() -> Option<Usage> {
     loaded.as_ref()?.arena.map(|arena| arena.usage())
 }
 
+/// Begins [`Usage::since_mark`] anew; nothing happens where there is no arena.
+pub fn mark_arena() {
+    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(arena) = loaded.as_ref().and_then(|loaded| loaded.arena) {
+        arena.mark();
+    }
+}
+
+/// Gives the arena's free memory back to the kernel; nothing happens where there is no arena.
+pub fn trim_arena() {
+    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(arena) = loaded.as_ref().and_then(|loaded| loaded.arena) {
+        arena.trim();
+    }
+}
+
 /// The library in use and its threads, in words; none if nothing was loaded. Two that differ may round otherwise.
 pub fn in_use() -> Option<String> {
     let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);

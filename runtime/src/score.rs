@@ -275,6 +275,11 @@ impl<'a> Scorer<'a> {
     pub fn network(&self) -> &Network {
         self.network
     }
+
+    /// The network that is scored on, to keep fewer sessions of it.
+    pub fn network_mut(&mut self) -> &mut Network {
+        self.network
+    }
 }
 
 /// What went wrong with indicators, said once a run: tables count the rows.

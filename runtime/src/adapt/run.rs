@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Batches that are made ahead of their use.
-const PREFETCH: usize = 4;
+pub const PREFETCH: usize = 4;
 
 /// Why a run ends before its last step.
 #[derive(Debug)]

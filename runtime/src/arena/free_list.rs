@@ -40,6 +40,8 @@ pub struct FreeList {
     used: Blocks,
     in_use: usize,
     high_water: usize,
+    /// As `high_water`, since [`FreeList::mark`].
+    since_mark: usize,
 }
 
 impl FreeList {
@@ -50,7 +52,7 @@ impl FreeList {
         if capacity > 0 {
             free.insert(0, capacity);
         }
-        Self { free, used: Blocks::new(), in_use: 0, high_water: 0 }
+        Self { free, used: Blocks::new(), in_use: 0, high_water: 0, since_mark: 0 }
     }
 
     /// Offset of a new block of `size` bytes (at least one): the lowest that fits; none if none does.
@@ -66,6 +68,7 @@ impl FreeList {
         }
         self.used.insert(offset, size);
         self.in_use += size;
+        self.since_mark = self.since_mark.max(offset + size);
         self.high_water = self.high_water.max(offset + size);
         Some(offset)
     }
@@ -98,11 +101,31 @@ impl FreeList {
     pub fn high_water(&self) -> usize {
         self.high_water
     }
+
+    /// Hands the offset and size of every free block that was touched to `give_back`; the highest block that there ever was
+    /// is then the highest that there is.
+    pub fn trim(&mut self, mut give_back: impl FnMut(usize, usize)) {
+        for &(offset, size) in self.free.0.iter().take_while(|(offset, _)| *offset < self.high_water) {
+            give_back(offset, size.min(self.high_water - offset));
+        }
+        self.mark();
+        self.high_water = self.since_mark;
+    }
+
+    /// End of the highest block that there was since [`FreeList::mark`].
+    pub fn since_mark(&self) -> usize {
+        self.since_mark
+    }
+
+    /// Begins to look for the highest block anew: from the one that is the highest now.
+    pub fn mark(&mut self) {
+        self.since_mark = self.used.0.last().map_or(0, |(offset, size)| offset + size);
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use rand_chacha::{
         ChaCha8Rng,
         rand_core::{Rng, SeedableRng},
@@ -158,6 +181,33 @@ mod tests {
             assert!(list.release(offset));
         }
         assert_eq!((list.in_use(), list.free.0.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_mark_forgets_what_is_gone_and_keeps_what_is_there() {
+        let mut list = FreeList::new(1 << 20);
+        let blocks: Vec<usize> = (0..4).map(|_| list.allocate(ALIGNMENT).unwrap()).collect();
+        list.release(blocks[3]);
+        list.release(blocks[0]);
+        list.mark();
+        assert_eq!((list.since_mark(), list.high_water()), (3 * ALIGNMENT, 4 * ALIGNMENT));
+        list.allocate(ALIGNMENT).unwrap();
+        assert_eq!(list.since_mark(), 3 * ALIGNMENT, "the hole was filled");
+        list.allocate(3 * ALIGNMENT).unwrap();
+        assert_eq!((list.since_mark(), list.high_water()), (6 * ALIGNMENT, 6 * ALIGNMENT));
+        list.release(blocks[1]);
+        let mut given_back = Vec::new();
+        list.trim(|offset, size| given_back.push((offset, size)));
+        assert_eq!(given_back, [(ALIGNMENT, ALIGNMENT)]);
+        list.allocate(ALIGNMENT).unwrap();
+        list.release(3 * ALIGNMENT);
+        list.trim(|offset, size| given_back.push((offset, size)));
+        assert_eq!(given_back[1..], [(3 * ALIGNMENT, 3 * ALIGNMENT)]);
+        assert_eq!((list.high_water(), list.in_use()), (3 * ALIGNMENT, 3 * ALIGNMENT));
+        let mut empty = FreeList::new(1 << 20);
+        empty.mark();
+        empty.trim(|_, _| panic!("nothing was touched"));
+        assert_eq!(empty.since_mark(), 0);
     }
 
     #[test]

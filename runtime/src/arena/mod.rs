@@ -11,4 +11,4 @@ mod free_list;
 mod register;
 
 pub use free_list::{ALIGNMENT, FreeList};
-pub use register::{Registration, Usage, register};
+pub use register::{Lasting, Registration, Usage, register};

@@ -15,13 +15,14 @@ use serde::Serialize;
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, OutputArgs},
+    budget::{self, BudgetArgs, Planned, Training},
     output, setup,
     training::{self, TrainingArgs},
 };
 use crate::{
     adapt::{self, AdaptOptions, StepReport, Trainer, rate::find_rate, run::RunError},
     atomic,
-    checkpoint::{CheckpointError, STATE_FILE},
+    checkpoint::{Checkpoint, CheckpointError, STATE_FILE},
     data::Part,
     network::Network,
 };
@@ -33,7 +34,8 @@ const METRICS_FILE: &str = "metrics.jsonl";
 #[command(after_help = "Examples:
   nasbn adapt --bundle bundle --data digits --epochs 20 --out checkpoint
   nasbn adapt --bundle bundle --data cifar10:data/cifar10 --find-rate
-  nasbn adapt --bundle bundle --data cifar10:data/cifar10 --epochs 20 --out checkpoint --resume")]
+  nasbn adapt --bundle bundle --data cifar10:data/cifar10 --epochs 20 --out checkpoint --resume
+  nasbn adapt --bundle bundle --data cifar10:data/cifar10 --max-memory 1GiB --out checkpoint")]
 pub struct AdaptArgs {
     #[command(flatten)]
     bundle: BundleArgs,
@@ -44,6 +46,8 @@ pub struct AdaptArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     training: TrainingArgs,
+    #[command(flatten)]
+    budget: BudgetArgs,
     /// Train only this path
     #[arg(long, value_name = "PATH", conflicts_with = "sampling")]
     path: Option<String>,
@@ -89,9 +93,14 @@ struct Summary {
     seconds: f64,
     images_per_s: f64,
     sessions: usize,
+    /// What became of the memory budget; null without one.
+    memory: Option<budget::Report>,
 }
 
-pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
+/// Mini-batches that a rate is looked for on.
+const RATE_BATCHES: usize = 16;
+
+pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
     args.training.check()?;
     let quiet = args.output.quiet;
     // Only --find-rate, which does not write, may go without.
@@ -101,26 +110,39 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("{} holds a checkpoint already", out.display()))
             .hint("go on from it with --resume, replace it with --force, or name another --out"));
     }
+    if args.resume && !state.exists() {
+        return Err(CheckpointError::Missing(out.clone()).into());
+    }
     let mut session = setup::open(&args.bundle, args.training.memory(), args.training.graphs)?;
-    let data = setup::dataset(&args.data, session.network.supernet())?;
-    let loader = args.training.loader(&data, args.seed)?;
-    let per_epoch = loader.steps_per_epoch();
+    if args.resume {
+        let begun = Checkpoint::read(&out, session.bundle.digest(), session.network.layout())?.options;
+        args.training.adopt(&begun);
+        if args.training.memory() != session.network.options().memory {
+            session.network = session.network_in(args.training.memory())?;
+        }
+    }
+    let budget = args.budget.memory_budget;
+    let data = setup::dataset_within(&args.data.data, &args.data.reading, session.network.supernet(), budget)?;
     // Equal networks are one: what is trained are the BatchNorms that scores and searches look at.
     let supernet = session.network.supernet();
     let path = args.path.as_deref().map(|text| Ok::<_, Failure>(supernet.canonical(&setup::path(supernet, text)?)));
-    let options = args.training.options(&session.network, &loader, path.transpose()?, data.fingerprint());
+    let path = path.transpose()?;
     if !quiet {
         output::words(format_args!("data: {}", data.description()));
     }
+    let held = args.find_rate.then_some(RATE_BATCHES);
+    let what = Training { path: path.as_ref(), held, resumed: args.resume };
+    let planned = budget.map(|b| budget::training(b, &mut session, &data, &mut args.training, what, quiet));
+    let mut planned = planned.transpose()?;
+    let loader = args.training.loader(&data, args.seed)?;
+    let per_epoch = loader.steps_per_epoch();
+    let options = args.training.options(&session.network, &loader, path, data.fingerprint());
     if args.find_rate {
-        let (batch, count) = (args.training.batch as usize, 16.min(per_epoch as usize));
+        let (batch, count) = (args.training.batch() as usize, RATE_BATCHES.min(per_epoch as usize));
         let batches = data.fixed_batches(Part::Train, batch, count, args.seed)?;
         return search_rate(&mut session, options, &batches, &args.output);
     }
     let total = options.schedule.total;
-    if args.resume && !state.exists() {
-        return Err(CheckpointError::Missing(out.clone()).into());
-    }
     fs::create_dir_all(&out).map_err(|e| Failure::file(&out, &e))?;
     let _lock = training::lock(&out)?;
     atomic::remove_leftovers(&out, &[STATE_FILE, METRICS_FILE, "parameters-"]);
@@ -141,15 +163,18 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
     let mut epoch_losses = Vec::new();
     // An epoch that was begun before counts as a whole.
     let (mut sum, mut count) = (losses.iter().map(|&loss| f64::from(loss)).sum::<f64>(), losses.len() as u32);
+    let batch = u64::from(args.training.batch());
+    let mut exceeded = None;
     let after = |network: &mut Network, trainer: &Trainer, report: &StepReport, seconds: f64| {
-        let images_per_s = f64::from(args.training.batch) / seconds.max(1e-9);
+        let images_per_s = batch as f64 / seconds.max(1e-9);
         metrics.write(report, network.supernet(), per_epoch, images_per_s)?;
         sum += f64::from(report.loss);
         count += 1;
         bar.inc(1);
         bar.set_message(format!("loss {:.3}  {images_per_s:.0} images/s", sum / f64::from(count)));
         let epoch_ends = report.step.is_multiple_of(per_epoch);
-        let stop = interrupted.load(Ordering::SeqCst);
+        exceeded = planned.as_mut().and_then(|planned| planned.look(network).err());
+        let stop = interrupted.load(Ordering::SeqCst) || exceeded.is_some();
         if epoch_ends {
             let mean = (sum / f64::from(count)) as f32;
             epoch_losses.push(mean);
@@ -177,9 +202,11 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         other => other?,
     }
     if trainer.steps() < total {
-        return Err(Failure::usage(format!("stopped after step {} of {total}", trainer.steps()))
-            .with_exit(Exit::Stopped)
-            .hint("go on with the same command and --resume"));
+        let stopped = format!("stopped after step {} of {total}", trainer.steps());
+        if let Some(exceeded) = exceeded {
+            return Err(exceeded.and(stopped));
+        }
+        return Err(Failure::usage(stopped).with_exit(Exit::Stopped).hint("go on with the same command and --resume"));
     }
     metrics.flush()?;
     trainer.checkpoint().write(&out, digest, session.network.layout())?;
@@ -191,8 +218,9 @@ pub fn run(args: AdaptArgs) -> Result<Exit, Failure> {
         epochs: args.training.epochs,
         epoch_losses,
         seconds,
-        images_per_s: (steps * u64::from(args.training.batch)) as f64 / seconds.max(1e-9),
+        images_per_s: (steps * batch) as f64 / seconds.max(1e-9),
         sessions: session.network.sessions(),
+        memory: planned.as_ref().map(Planned::report),
     };
     if args.output.json {
         output::json(&summary)?;

@@ -3,6 +3,7 @@
 mod adapt;
 mod analyze;
 mod args;
+mod budget;
 mod doctor;
 mod evaluate;
 mod failure;

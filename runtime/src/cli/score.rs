@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{
     Exit, Failure,
     args::{BundleArgs, McArgs, OptionalDataArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
+    budget::{BudgetArgs, Planned, Scoring},
     output, outputs, setup,
 };
 use crate::{
@@ -64,6 +65,8 @@ pub struct ScoreArgs {
     #[arg(long)]
     no_validation: bool,
     #[command(flatten)]
+    budget: BudgetArgs,
+    #[command(flatten)]
     mc: McArgs,
     /// Outputs that the tangent kernel is of: the sum of a network's logits, or each by itself (a pass a class)
     #[arg(long, value_enum, default_value_t = Outputs::Sum)]
@@ -111,7 +114,8 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     let paths = setup::paths(&args.paths, session.network.supernet(), args.seed)?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let (images, data) = if let Some(source) = source {
-        let data = setup::dataset_of(source, &args.data.reading, session.network.supernet())?;
+        let budget = args.budget.memory_budget;
+        let data = setup::dataset_within(source, &args.data.reading, session.network.supernet(), budget)?;
         let order = setup::validation_order(&data, &args.validation, args.seed);
         let images = setup::score_images(&data, &options, &args.validation, args.mc.mc_images, &order, 0, args.seed)?;
         (images, Some(data))
@@ -119,6 +123,20 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         (Images::default(), None)
     };
     let selection = options.selection.clone();
+    let reference_is_needed = selection.needs(Measurement::Composite) && data.is_some();
+    let scoring = args.budget.memory_budget.map(|budget| Scoring {
+        budget,
+        data: data.as_ref(),
+        parameters: &parameters,
+        options: Some(&options),
+        validation: &args.validation,
+        reference: reference_is_needed.then(|| args.reference.options()),
+        paths: &paths,
+        writes: false,
+        latency: None,
+        quiet: args.output.quiet,
+    });
+    let mut planned = scoring.map(|scoring| scoring.plan(&mut session)).transpose()?;
     let interrupted = setup::interrupted();
     let (mut kept, mut rows) = match to_stdout {
         true => (None, Vec::new()),
@@ -157,6 +175,9 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
                 false => "go on with the same command and --resume",
             }));
         }
+        if let Some(planned) = &mut planned {
+            planned.look(scorer.network_mut())?;
+        }
         let row = scorer.score(path)?;
         if let Some(kept) = &mut kept {
             kept.row(&row)?;
@@ -185,6 +206,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     if args.output.json {
         output::json(&json!({
             "out": args.out, "paths": rows.len(), "distinct_networks": distinct, "not_finite": missing,
+            "memory": planned.as_ref().map(Planned::report),
         }))?;
     } else {
         output::line(format!("{}: {} paths, {distinct} different networks", args.out.display(), rows.len()))?;

@@ -6,7 +6,10 @@ mod on_device;
 use std::{
     fs,
     path::{Path as FsPath, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,8 @@ use serde_json::{Map, Value};
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, McArgs, OutputArgs, ReferenceArgs, ValidationArgs},
-    fingerprint, note, setup, units,
+    budget::{Planned, Scoring},
+    fingerprint, note, output, setup, units,
 };
 use crate::{
     composite::Composite,
@@ -149,6 +153,10 @@ pub struct SearchArgs {
     peers: usize,
     #[command(flatten)]
     validation: ValidationArgs,
+    /// Most memory that this process may take, images and library included, but not that of an accelerator (1GiB, 800MiB; K,
+    /// M and G are KiB, MiB and GiB); not --max-memory, which is a limit on the network that is found
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    memory_budget: Option<u64>,
     #[command(flatten)]
     mc: McArgs,
     #[command(flatten)]
@@ -201,6 +209,41 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         (Some(table), Some(budget)) => on_device::run(&args, &objective, table, budget),
         _ => limits::run(&args, &objective),
     }
+}
+
+/// A plan for a search within --memory-budget; `batch` is the latency table's.
+fn planned(
+    args: &SearchArgs,
+    session: &mut setup::Session,
+    data: &Arc<Dataset>,
+    parameters: &BnParameters,
+    (objective, scoring): (&Objective, &ScoreOptions),
+    latency: Option<u32>,
+) -> Result<Option<Planned>, Failure> {
+    let Some(budget) = args.memory_budget else { return Ok(None) };
+    let scoring = Scoring {
+        budget,
+        data: Some(data),
+        parameters,
+        options: Some(scoring),
+        validation: &args.validation,
+        reference: (objective.indicator.measurement == Measurement::Composite).then(|| args.reference.options()),
+        paths: &[],
+        writes: true,
+        latency,
+        quiet: args.output.quiet,
+    };
+    scoring.plan(session).map(Some)
+}
+
+/// Prints a result as JSON, with what became of the memory budget if there was one: that is not in result.json, as it is
+/// another in every run.
+fn say_json(result: &impl Serialize, planned: Option<&Planned>) -> Result<(), Failure> {
+    let Some(planned) = planned else { return output::json(result) };
+    let mut value = serde_json::to_value(result).map_err(Failure::usage)?;
+    let memory = serde_json::to_value(planned.report()).map_err(Failure::usage)?;
+    value.as_object_mut().map(|fields| fields.insert("memory".into(), memory));
+    output::json(&value)
 }
 
 /// What to do about a search that was stopped.

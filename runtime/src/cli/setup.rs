@@ -17,8 +17,8 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
     Exit, Failure,
-    args::{BundleArgs, DataArgs, LibraryArgs, PathsArgs, ReadingArgs, ReferenceArgs, ValidationArgs},
-    output,
+    args::{BundleArgs, LibraryArgs, PathsArgs, ReadingArgs, ReferenceArgs, ValidationArgs},
+    budget, output,
     running::{self, RunArgs, Running},
     training::Graphs,
 };
@@ -119,12 +119,13 @@ fn open_after(
 
 /// Loads the images that fit the supernet. Where a source has no validation part of its own, the images
 /// held back are the same for every `--seed`, so that no command validates on what another trained on.
-pub fn dataset(args: &DataArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Failure> {
-    dataset_of(&args.data, &args.reading, supernet)
-}
-
-/// [`dataset`] from its parts.
-pub fn dataset_of(source: &DataSource, args: &ReadingArgs, supernet: &Supernet) -> Result<Arc<Dataset>, Failure> {
+/// Refused before it is read where its images alone are larger than a memory budget.
+pub fn dataset_within(
+    source: &DataSource,
+    args: &ReadingArgs,
+    supernet: &Supernet,
+    most: Option<u64>,
+) -> Result<Arc<Dataset>, Failure> {
     let image = supernet.image();
     let spec = ImageSpec {
         channels: image.channels as usize,
@@ -132,12 +133,15 @@ pub fn dataset_of(source: &DataSource, args: &ReadingArgs, supernet: &Supernet) 
         width: image.width as usize,
         classes: supernet.classes() as usize,
     };
+    let usual = LoadOptions::default();
     let options = LoadOptions {
         skip_unreadable: args.skip_unreadable,
         validation_fraction: args.validation_fraction,
-        ..LoadOptions::default()
+        max_bytes: most.map_or(usual.max_bytes, |most| most.min(usual.max_bytes)),
+        ..usual
     };
-    Ok(Arc::new(data::load(source, &spec, &options)?))
+    let data = data::load(source, &spec, &options);
+    Ok(Arc::new(data.map_err(|error| budget::refused_images(error, most))?))
 }
 
 /// BatchNorm parameters: those of the checkpoint, or the initial ones.

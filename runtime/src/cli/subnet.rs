@@ -8,6 +8,7 @@ use nasbn_models::manifest::MemoryMode;
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, OutputArgs, ValidationArgs},
+    budget::{BudgetArgs, Planned, Scoring},
     output, setup,
 };
 use crate::{
@@ -34,6 +35,8 @@ pub struct SubnetArgs {
     out: PathBuf,
     #[command(flatten)]
     validation: ValidationArgs,
+    #[command(flatten)]
+    budget: BudgetArgs,
     /// Seed of the mini-batches for recalibration
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -47,21 +50,37 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let path = session.network.supernet().canonical(&setup::path(session.network.supernet(), &args.path)?);
     let name = session.network.supernet().format_path(&path);
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
-    let data = setup::dataset(&args.data, session.network.supernet())?;
+    let budget = args.budget.memory_budget;
+    let data = setup::dataset_within(&args.data.data, &args.data.reading, session.network.supernet(), budget)?;
     let order = setup::validation_order(&data, &args.validation, args.seed);
     let training = setup::training(&data, &args.validation, args.seed)?;
     let images = setup::validation(&data, &args.validation, &order)?;
+    let scoring = budget.map(|budget| Scoring {
+        budget,
+        data: Some(&data),
+        parameters: &parameters,
+        options: None,
+        validation: &args.validation,
+        reference: None,
+        paths: std::slice::from_ref(&path),
+        writes: true,
+        latency: None,
+        quiet: args.output.quiet,
+    });
+    let planned = scoring.map(|scoring| scoring.plan(&mut session)).transpose()?;
     let statistics = recalibrate(&mut session.network, &path, &parameters, &training)?;
     let validation = validate(&mut session.network, &path, &parameters, &statistics, images.iter())?;
     let extra = [("validation_accuracy".to_owned(), validation.accuracy.to_string())];
     let layout = session.network.layout();
     let files = subnet::files(&session.bundle, layout, &path, &parameters, &statistics, data.normaliser(), &extra)?;
+    planned.as_ref().map_or(Ok(()), Planned::check)?;
     fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
     let written = files.write(&args.out, "subnet")?;
     if args.output.json {
-        output::json(
-            &serde_json::json!({ "path": name, "asked": args.path, "validation": validation, "files": written }),
-        )?;
+        output::json(&serde_json::json!({
+            "path": name, "asked": args.path, "validation": validation, "files": written,
+            "memory": planned.as_ref().map(Planned::report),
+        }))?;
     } else if !args.output.quiet {
         output::line(format!(
             "{}: loss {:.4}, accuracy {:.2} % on {} validation images (inherited BatchNorm, statistics recalibrated)",

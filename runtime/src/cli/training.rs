@@ -27,6 +27,8 @@ use crate::{
 const LOCK_FILE: &str = ".lock";
 /// No rate is larger: at the usual ones parameters move by less than one a step.
 const LARGEST_RATE: f32 = 1e7;
+/// Usual images in a mini-batch.
+const BATCH: u32 = 64;
 /// Usual largest norm of gradients.
 const CLIP_NORM: f32 = 5.0;
 
@@ -44,7 +46,7 @@ pub enum SamplingArg {
     Fair,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Memory {
     /// Keep the inputs of BatchNorms
     Fast,
@@ -66,9 +68,9 @@ pub struct TrainingArgs {
     /// Passes over the training images
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub epochs: u32,
-    /// Images in a mini-batch
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=65536))]
-    pub batch: u32,
+    /// Images in a mini-batch [default: 64, or as many as fit --memory-budget]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub batch: Option<u32>,
     /// Optimiser
     #[arg(long, value_enum, default_value_t = Optimizer::Sgd)]
     pub optimizer: Optimizer,
@@ -93,9 +95,9 @@ pub struct TrainingArgs {
     /// No random crops and flips
     #[arg(long)]
     pub no_augment: bool,
-    /// What is kept between forward and backward passes
-    #[arg(long, value_enum, default_value_t = Memory::Fast)]
-    pub memory: Memory,
+    /// What is kept between forward and backward passes [default: fast, or what fits --memory-budget]
+    #[arg(long, value_enum)]
+    pub memory: Option<Memory>,
     /// Which graphs are trained with [default: fused on the CPU, portable elsewhere]
     #[arg(long, value_enum)]
     pub graphs: Option<Graphs>,
@@ -106,7 +108,7 @@ impl TrainingArgs {
     pub fn usual(epochs: u32, batch: u32, rate: Option<f32>) -> Self {
         Self {
             epochs,
-            batch,
+            batch: Some(batch),
             optimizer: Optimizer::Sgd,
             rate,
             momentum: None,
@@ -115,7 +117,7 @@ impl TrainingArgs {
             clip_norm: CLIP_NORM,
             sampling: SamplingArg::Uniform,
             no_augment: false,
-            memory: Memory::Fast,
+            memory: None,
             graphs: None,
         }
     }
@@ -165,14 +167,26 @@ impl TrainingArgs {
     /// What backward passes keep.
     pub fn memory(&self) -> MemoryMode {
         match self.memory {
-            Memory::Fast => MemoryMode::Fast,
-            Memory::Lean => MemoryMode::Lean,
+            None | Some(Memory::Fast) => MemoryMode::Fast,
+            Some(Memory::Lean) => MemoryMode::Lean,
         }
+    }
+
+    /// Images in a mini-batch.
+    pub fn batch(&self) -> u32 {
+        self.batch.unwrap_or(BATCH)
+    }
+
+    /// Takes mini-batch and mode of a run that is gone on with, where none was named: they may have been chosen to fit a
+    /// memory budget.
+    pub fn adopt(&mut self, options: &AdaptOptions) {
+        self.batch.get_or_insert(options.batch);
+        self.memory.get_or_insert(if options.lean { Memory::Lean } else { Memory::Fast });
     }
 
     /// The training batches of a seed.
     pub fn loader(&self, data: &Arc<Dataset>, seed: u64) -> Result<TrainLoader, Failure> {
-        let options = LoaderOptions { batch: self.batch as usize, seed, augment: !self.no_augment };
+        let options = LoaderOptions { batch: self.batch() as usize, seed, augment: !self.no_augment };
         Ok(TrainLoader::new(Arc::clone(data), options)?)
     }
 
@@ -191,7 +205,7 @@ impl TrainingArgs {
         let per_epoch = loader.steps_per_epoch();
         AdaptOptions {
             epochs: self.epochs,
-            batch: self.batch,
+            batch: self.batch(),
             rule,
             schedule: Schedule {
                 peak: self.rate.unwrap_or(usual),
@@ -208,7 +222,7 @@ impl TrainingArgs {
             seed: loader.options().seed,
             data: fingerprint,
             augment: !self.no_augment,
-            lean: matches!(self.memory, Memory::Lean),
+            lean: self.memory() == MemoryMode::Lean,
             fused: network.options().lowering == Lowering::Fused,
         }
     }

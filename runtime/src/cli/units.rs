@@ -9,10 +9,21 @@ pub fn count(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is not a count above 0 such as 12000000, 12M or 1.2G"))
 }
 
-/// A number of bytes with an optional unit.
+/// A number of bytes with an optional unit; K, M and G are KiB, MiB and GiB.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let units =
-        [("KiB", 1024.0), ("MiB", 1048576.0), ("GiB", 1073741824.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("B", 1.0)];
+    const KIB: f64 = 1024.0;
+    let units = [
+        ("KiB", KIB),
+        ("MiB", KIB * KIB),
+        ("GiB", KIB * KIB * KIB),
+        ("kB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("B", 1.0),
+        ("K", KIB),
+        ("M", KIB * KIB),
+        ("G", KIB * KIB * KIB),
+    ];
     scaled(text, &units)
         .and_then(whole)
         .ok_or_else(|| format!("`{text}` is not a size above 0 such as 500000, 512KiB or 2MiB"))
@@ -63,6 +74,7 @@ mod tests {
     fn units_scale() {
         assert_eq!((count("12"), count("1.2k"), count("3M")), (Ok(12), Ok(1200), Ok(3_000_000)));
         assert_eq!((bytes("2KiB"), bytes("3kB"), bytes("5B"), bytes("7")), (Ok(2048), Ok(3000), Ok(5), Ok(7)));
+        assert_eq!((bytes("1G"), bytes("1.5 M"), bytes("1GiB")), (Ok(1 << 30), Ok(3 << 19), Ok(1 << 30)));
         assert_eq!(
             (milliseconds("8ms"), milliseconds("1.5s"), milliseconds("750 us")),
             (Ok(8.0), Ok(1500.0), Ok(0.75))

@@ -13,6 +13,7 @@ use ort::{
 };
 
 use crate::{
+    arena::Lasting,
     kernels,
     provider::{Backend, Precision},
 };
@@ -86,6 +87,7 @@ impl Opener {
         // ONNX Runtime must not meet a new domain of operators on two threads at once.
         static OPENING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _what_is_allocated_lasts = Lasting::begin();
         let start = Instant::now();
         let engines = self.engines(model);
         let directory = engines.as_ref().map(|(path, _)| path.as_path());

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Networks whose sessions are open at once.
-const GROUP: usize = 16;
+pub const GROUP: usize = 16;
 /// Times that the networks are gone through, each time for a part of the time: what drifts in between falls on all.
 const PASSES: u32 = 6;
 /// Rounds one after another that may be lost to throttling before it is given up.

@@ -148,7 +148,7 @@ pub fn run(args: NtkDriftArgs) -> Result<Exit, Failure> {
         texts => texts.iter().map(|text| setup::path(supernet, text)).collect::<Result<_, _>>()?,
     };
     let paths = distinct(supernet, &paths);
-    let data = setup::dataset(&args.data, supernet)?;
+    let data = setup::dataset_within(&args.data.data, &args.data.reading, supernet, None)?;
     let batch = data.fixed_batches(Part::Train, args.batch as usize, 1, args.seed)?.remove(0);
     let interrupted = setup::interrupted();
     if !args.output.quiet {

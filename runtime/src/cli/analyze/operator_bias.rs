@@ -113,7 +113,7 @@ pub fn run(args: OperatorBiasArgs) -> Result<Exit, Failure> {
     outputs::directory(&args.out)?;
     let quiet = args.output.quiet;
     let mut sides = open(&args)?;
-    let data = setup::dataset(&args.data, sides[0].session.network.supernet())?;
+    let data = setup::dataset_within(&args.data.data, &args.data.reading, sides[0].session.network.supernet(), None)?;
     for side in &sides {
         feasible(&args, side)?;
     }

@@ -15,7 +15,10 @@ use nasbn_models::{
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::Serialize;
 
-use super::{Objective, ReportImages, SearchArgs, check_interrupted, described, end, measure, record, reference};
+use super::{
+    Objective, ReportImages, SearchArgs, check_interrupted, described, end, measure, planned, record, reference,
+    say_json,
+};
 use crate::{
     atomic,
     cli::{Exit, Failure, output, setup},
@@ -74,7 +77,7 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
     let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs)?;
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let supernet = session.network.supernet().clone();
-    let data = setup::dataset(&args.data, &supernet)?;
+    let data = setup::dataset_within(&args.data.data, &args.data.reading, &supernet, args.memory_budget)?;
     let (choose, report) = setup::halves(&data, &args.validation, args.seed)?;
     let (indicator, scoring) = (objective.indicator, args.scoring(objective));
     let (mc_images, recalibrate) = (args.mc.mc_images, args.validation.recalibrate);
@@ -92,6 +95,7 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
         population: args.population as usize,
         mutation: args.mutation,
     };
+    let mut planned = planned(args, &mut session, &data, &parameters, (objective, &scoring), None)?;
     let present = args.out.exists();
     let run = described(args, (objective, serde_json::json!(options)), &session, &parameters, &data);
     let mut record = record(args, &run, &supernet)?;
@@ -116,6 +120,9 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
     let evaluate = |path: &Path| {
         record.score(&supernet, path, || {
             check_interrupted(&interrupted)?;
+            if let Some(planned) = &mut planned {
+                planned.look(scorer.network_mut())?;
+            }
             let value = match catalogue::cost(indicator, &costs.cost(path)) {
                 Some(cost) => cost,
                 None => scorer.values(path)?.first().copied().unwrap_or(f64::NAN),
@@ -145,7 +152,7 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
     write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
     end(record, &args.out, true)?;
     if args.output.json {
-        output::json(&found)?
+        say_json(&found, planned.as_ref())?
     } else if !args.output.quiet {
         print(&found)?
     }

@@ -11,7 +11,7 @@ use nasbn_models::{Path, cost::CostTable, manifest::MemoryMode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{Objective, ReportImages, SearchArgs, described, end, record, reference};
+use super::{Objective, ReportImages, SearchArgs, described, end, planned, record, reference};
 use crate::{
     board::Board,
     cli::{Exit, Failure, fingerprint, latency, output, outputs, setup},
@@ -64,7 +64,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         return dry::Dry { args, objective, plan: &plan, table, supernet, among }.say();
     }
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
-    let data = setup::dataset(&args.data, &supernet)?;
+    let data = setup::dataset_within(&args.data.data, &args.data.reading, &supernet, args.memory_budget)?;
     let (choose, report) = setup::halves(&data, &args.validation, args.seed)?;
     let scoring = args.scoring(objective);
     let (mc_images, recalibrate) = (args.mc.mc_images, args.validation.recalibrate);
@@ -73,6 +73,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         training: &choose.training[..recalibrate as usize],
         validation: setup::validation(&data, &args.validation, &report)?,
     };
+    let planned = planned(args, &mut session, &data, &parameters, (objective, &scoring), Some(batch))?;
     let present = args.out.exists();
     let encoded = table.encode().map_err(|error| latency::at(file, &error))?;
     let options = json!({
@@ -139,6 +140,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         min_time: args.min_time,
         seed: args.seed,
         interrupted: &interrupted,
+        planned,
         quiet: args.output.quiet,
     };
     let candidates = std::cell::RefCell::new(candidates);
@@ -157,7 +159,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         },
     );
     bar.finish_and_clear();
-    drop(candidates);
+    let planned = candidates.into_inner().planned;
     let found = found?;
     let outcome = outcome::Outcome {
         args,
@@ -187,7 +189,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     times.remove()?;
     end(record, &args.out, present || report.is_some())?;
     match report {
-        Some(report) => outcome::say(args, &report).map(|()| Exit::Done),
+        Some(report) => outcome::say(args, &report, planned.as_ref()).map(|()| Exit::Done),
         None if args.output.json => output::json(&said).and(Err(failure)),
         None => Err(failure),
     }

@@ -10,7 +10,7 @@ use nasbn_export::bundle::Bundle;
 use nasbn_models::{Path, Supernet, cost::CostTable};
 
 use crate::{
-    cli::{Exit, Failure, output, search::check_interrupted},
+    cli::{Exit, Failure, budget::Planned, output, search::check_interrupted},
     composite::{self, Composite, CompositeError, ReferenceOptions},
     data::Dataset,
     engine::Opener,
@@ -58,6 +58,7 @@ pub struct Candidates<'a> {
     pub min_time: Duration,
     pub seed: u64,
     pub interrupted: &'a AtomicBool,
+    pub planned: Option<Planned>,
     pub quiet: bool,
 }
 
@@ -74,8 +75,12 @@ impl Candidates<'_> {
                 None if excess > 0.0 => f64::NAN,
                 None => {
                     let (indicator, interrupted) = (self.indicator, self.interrupted);
+                    let planned = &mut self.planned;
                     self.record.score(self.supernet, path, || {
                         check_interrupted(interrupted)?;
+                        if let Some(planned) = planned {
+                            planned.look(scorer.network_mut())?;
+                        }
                         let value = scorer.values(path)?.first().copied().unwrap_or(f64::NAN);
                         Ok::<_, Failure>(indicator.direction.score(value))
                     })?
@@ -88,7 +93,9 @@ impl Candidates<'_> {
     /// The score that decides, and the latency as measured.
     pub fn dear(&mut self, paths: &[Path]) -> Result<Vec<Dear>, Failure> {
         let scores = self.scores(paths)?;
+        self.planned.as_ref().map_or(Ok(()), Planned::check)?;
         self.measure(paths)?;
+        self.planned.as_ref().map_or(Ok(()), Planned::check)?;
         let latency = |path: &Path| Timing::of(self.times.of(&network_name(self.bundle, path)));
         let dear = |(path, score): (&Path, f64)| Dear {
             score,

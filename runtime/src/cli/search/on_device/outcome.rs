@@ -11,7 +11,13 @@ use super::{
 use crate::{
     atomic,
     board::Board,
-    cli::{Exit, Failure, output, search::measure, setup},
+    cli::{
+        Exit, Failure,
+        budget::Planned,
+        output,
+        search::{measure, say_json},
+        setup,
+    },
     composite::Composite,
     data::Normaliser,
     indicators::catalogue::{Direction, Measurement},
@@ -235,9 +241,9 @@ impl Outcome<'_> {
 }
 
 /// Says what was found.
-pub fn say(args: &SearchArgs, report: &SearchReport) -> Result<(), Failure> {
+pub fn say(args: &SearchArgs, report: &SearchReport, planned: Option<&Planned>) -> Result<(), Failure> {
     if args.output.json {
-        return output::json(report);
+        return say_json(report, planned);
     }
     if args.output.quiet {
         return Ok(());
