@@ -2,8 +2,8 @@
 //!
 //! A training step's memory is ONNX Runtime's affair: the wrapper `ort` makes names, lists and handles for every call, and ONNX
 //! Runtime tensors. What the program itself asks of the allocator in a step is to be nothing, and a test that counts has to tell the two
-//! apart. So every call to `ort` on a step's way goes through [`onnx_runtime`]; where ONNX Runtime calls back, fused operators run in
-//! [`kernel`], and what the arena writes down in [`program`]. It costs two writes to a variable of the thread.
+//! apart. So every call to `ort` on a step's way goes through `onnx_runtime`; where ONNX Runtime calls back, fused operators run in
+//! `kernel`, and what the arena writes down in `program`. It costs two writes to a variable of the thread.
 //!
 //! Inside are, and nothing else: making a tensor on the host or a view of numbers, binding inputs and outputs, running a
 //! session, taking its outputs out of their list, the contents of a tensor, and opening a session.

@@ -76,7 +76,11 @@ fn one(place: &str, then: Option<&Value>, now: Option<&Value>) -> String {
     let (name, unit) = known.map_or((own.as_str(), ""), |&(_, name, unit)| (name, unit));
     match (then, now) {
         (Some(then), Some(now)) if is_digest(then) && is_digest(now) => format!("not the same {name}"),
-        (then, now) => format!("{name} was {}, is {}", show(then, unit), show(now, unit)),
+        (then, now) => match (show(then, unit), show(now, unit)) {
+            // Told apart by more digits than are shown of a number.
+            (was, is) if was == is => format!("{name} was {}, is {}", whole(then), whole(now)),
+            (was, is) => format!("{name} was {was}, is {is}"),
+        },
     }
 }
 
@@ -89,10 +93,15 @@ fn show(value: Option<&Value>, unit: &str) -> String {
     match value {
         None => "not set".to_owned(),
         Some(value) if is_digest(value) => "given".to_owned(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => text.escape_debug().to_string(),
         Some(Value::Number(number)) => format!("{}{unit}", plain(number)),
         Some(value) => duration(value).map_or_else(|| format!("{value}{unit}"), |time| format!("{time:?}")),
     }
+}
+
+/// A value as JSON has it.
+fn whole(value: Option<&Value>) -> String {
+    value.map_or_else(|| "not set".to_owned(), Value::to_string)
 }
 
 /// A number as it was given: one in single precision has more digits in JSON than it was given with.
@@ -161,7 +170,7 @@ mod tests {
         };
         let first = run(8.0, 1000, None, true);
         // Once, though two numbers depend on it.
-        assert_eq!(said(&first, &run(9.5, 1000, None, true)), "--budget was 8.0 ms, is 9.5 ms");
+        assert_eq!(said(&first, &run(9.5, 1000, None, true)), "--budget was 8 ms, is 9.5 ms");
         assert_eq!(said(&first, &run(8.0, 40, None, true)), "--min-time was 1s, is 40ms");
         assert_eq!(said(&first, &run(8.0, 1000, Some(2.5), true)), "--energy-budget was not set, is 2.5 mJ");
         let mut other = run(8.0, 1000, None, false);
