@@ -3,10 +3,12 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
 /// What a temporary file's name ends in before its random letters.
@@ -115,16 +117,23 @@ fn held(directory: &Path, prefix: &str, mode: &Permissions) -> io::Result<NamedT
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "temporary files are removed while they are written"))
 }
 
-/// Removes the temporary files in `directory` that no process holds: those of processes that were killed. What cannot be
-/// opened or locked is left, and so is everything whose name or kind is not that of a temporary file of [`write()`].
+/// Age of a temporary file before it is taken for abandoned. Locks do not always reach from one machine to another on a file system that
+/// they share; a file is being written for seconds.
+const ABANDONED: Duration = Duration::from_hours(1);
+
+/// Removes the temporary files in `directory` that no process holds, and that were last written an hour ago: those of processes that
+/// were killed. What cannot be opened or locked is left, and so is everything whose name or kind is not that of a temporary file of [`write()`].
 fn remove_abandoned(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         if !is_temporary(&entry.file_name().to_string_lossy()) || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
             continue;
         }
-        let Ok(file) = File::open(&path) else { continue };
-        if file.try_lock().is_err() {
+        // Whatever takes that name in the meantime is neither followed nor waited for.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(&path) else { continue };
+        let old = |m: &fs::Metadata| m.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED));
+        if !file.metadata().is_ok_and(|m| m.is_file() && old(&m)) || file.try_lock().is_err() {
             continue;
         }
         // Its holder may have renamed it in the meantime: then the name is nobody's, or another file's.
@@ -184,6 +193,8 @@ fn prefix(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -267,17 +278,26 @@ mod tests {
             "scores.csv.nasbn-aB3dEf",
             ".scores.csv",
         ];
-        abandoned.iter().chain(&others).for_each(|name| fs::write(file(name), "left").unwrap());
+        let write_old = |name: &str| {
+            let path = file(name);
+            fs::write(&path, "left").unwrap();
+            let two_hours_ago = SystemTime::now() - 2 * ABANDONED;
+            File::options().write(true).open(path).unwrap().set_modified(two_hours_ago).unwrap();
+        };
+        abandoned.iter().chain(&others).for_each(|name| write_old(name));
+        // Another machine may be writing it, whose lock is not seen here.
+        fs::write(file(".young.nasbn-aB3dEf"), "young").unwrap();
         fs::create_dir(file(".a.nasbn-folder")).unwrap();
         std::os::unix::fs::symlink(file(".scores.csv"), file(".a.nasbn-linked")).unwrap();
         // Somebody is writing this one.
-        let living = File::create(file(".winner.onnx.nasbn-living")).unwrap();
+        write_old(".winner.onnx.nasbn-living");
+        let living = File::open(file(".winner.onnx.nasbn-living")).unwrap();
         living.try_lock().unwrap();
         let staged = Staged::new(&file("mine"), b"new").unwrap();
         write(&file("result.json"), b"{}").unwrap();
         assert!(abandoned.iter().all(|name| !file(name).exists()));
         assert!(others.iter().all(|name| file(name).exists()));
-        for name in [".a.nasbn-folder", ".a.nasbn-linked", ".winner.onnx.nasbn-living"] {
+        for name in [".a.nasbn-folder", ".a.nasbn-linked", ".winner.onnx.nasbn-living", ".young.nasbn-aB3dEf"] {
             assert!(fs::symlink_metadata(file(name)).is_ok(), "{name}");
         }
         staged.commit().unwrap();

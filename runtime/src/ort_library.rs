@@ -132,6 +132,13 @@ pub fn locate(option: Option<&Path>) -> Result<Library, LibraryError> {
     let searched = directories
         .first()
         .map_or_else(|| format!("{PROVISIONED_DIR}/"), |d| format!("{PROVISIONED_DIR}/ in {} and above", d.display()));
+    // The system's loader looks here first; what it would find is looked at before it does.
+    let paths = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    if let Some(path) =
+        env::split_paths(&paths).map(|directory| directory.join(LIBRARY_FILE)).find(|path| path.is_file())
+    {
+        return probe(path, Origin::System);
+    }
     match ort::util::probe(LIBRARY_FILE) {
         Some(minor) => checked(Library { path: LIBRARY_FILE.into(), origin: Origin::System, minor }),
         None => Err(LibraryError::NotFound { searched }),

@@ -40,8 +40,12 @@ const WAYS: [Way; 5] = [
     Way { name: "plain sums", by_macs: false, fit: |_| Fitted::none() },
     Way { name: "overhead + slope x MACs", by_macs: true, fit: |samples| Fitted::among(&[Method::Line], samples) },
     Way { name: "overhead + slope", by_macs: false, fit: |samples| Fitted::among(&[Method::Line], samples) },
-    Way { name: "a number an operator", by_macs: false, fit: |samples| Fitted::among(&without_slopes(), samples) },
-    Way { name: "as nasbn corrects", by_macs: false, fit: Fitted::new },
+    Way {
+        name: "a number an operator, if it is worth it",
+        by_macs: false,
+        fit: |samples| Fitted::among(&without_slopes(), samples),
+    },
+    Way { name: "**with a slope an operator, as nasbn chooses**", by_macs: false, fit: Fitted::new },
 ];
 
 fn without_slopes() -> Vec<Method> {

@@ -81,7 +81,7 @@ fn a_library_that_does_not_load_is_told_what_it_is() {
         (file("head.so", &library[..80]), "it is cut off: 80 bytes of"),
         (c_library(), "does not export `OrtGetApiBase`"),
         (dir.path().join("none.so"), "No such file"),
-        (dir.path().to_owned(), "Is a directory"),
+        (dir.path().to_owned(), "it is no file"),
     ];
     for (path, words) in &cases {
         run("nasbn", &["doctor", "--ort-library", text(path)]).fails(3, words);
@@ -96,6 +96,28 @@ fn a_library_may_be_named_without_a_directory() {
     let ran = run_command(command.current_dir(dir.path()).args(["doctor", "--json", "--ort-library", "mine.so"])).ok();
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert!(report["library"]["path"].as_str().unwrap().ends_with("/mine.so"), "{report}");
+}
+
+#[test]
+fn what_the_systems_loader_would_find_is_looked_at_too() {
+    let dir = tempfile::tempdir().unwrap();
+    // Elsewhere, so that no library is provisioned above it.
+    let alone = dir.path().join("bin/nasbn");
+    fs::create_dir(dir.path().join("bin")).unwrap();
+    fs::copy(program("nasbn"), &alone).unwrap();
+    let found = dir.path().join("lib/libonnxruntime.so");
+    fs::create_dir(dir.path().join("lib")).unwrap();
+    let doctor = || {
+        let mut command = Command::new(&alone);
+        command.args(["doctor", "--json"]).env_remove("ORT_DYLIB_PATH").env("LD_LIBRARY_PATH", dir.path().join("lib"));
+        run_command(&mut command)
+    };
+    fs::write(&found, &fs::read(ort_library()).unwrap()[..100_000]).unwrap();
+    doctor().fails(3, "it is cut off");
+    fs::remove_file(&found).unwrap();
+    std::os::unix::fs::symlink(fs::canonicalize(ort_library()).unwrap(), &found).unwrap();
+    let report: Value = serde_json::from_str(&doctor().ok().stdout).unwrap();
+    assert_eq!(report["library"]["origin"], "system", "{report}");
 }
 
 #[test]

@@ -306,13 +306,18 @@ impl From<BenchError> for Failure {
 }
 
 /// Warnings about a measurement that was not quiet.
-fn noise(noisy: usize, of: usize, worst: f64, quiet: bool) {
+fn noise(noisy: usize, of: usize, worst: f64, statistic: Option<Statistic>, quiet: bool) {
     if noisy > 0 && !quiet {
         output::words(format_args!(
             "warning: the times of {noisy} of {of} vary by more than {:.1} % (at worst {:.0} %); hint: leave the machine \
-             alone and lock its clocks (see `nasbn doctor`), raise --min-time, or predict a statistic that noise moves less (--statistic p10)",
+             alone and lock its clocks (see `nasbn doctor`), or raise --min-time{}",
             100.0 * NOISY,
-            100.0 * worst
+            100.0 * worst,
+            if statistic == Some(Statistic::Median) {
+                ", or predict what noise moves less: --statistic p10"
+            } else {
+                ""
+            }
         ));
     }
 }

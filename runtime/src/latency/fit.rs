@@ -101,7 +101,9 @@ impl Fitted {
         let Some(&first) = errors.first() else { return Self::none() };
         let (mut method, mut expected_error) = first;
         for (slopes, worth) in [(false, WORTH_OF_A_TABLE), (true, WORTH_OF_SLOPES)] {
-            let of_kind = errors.iter().filter(|(method, _)| matches!(method, Method::Slopes(_)) == slopes);
+            let of_kind =
+                |&&(method, error): &&(Method, f64)| matches!(method, Method::Slopes(_)) == slopes && error.is_finite();
+            let of_kind = errors.iter().filter(of_kind);
             let least = of_kind.min_by(|a, b| a.1.total_cmp(&b.1));
             if let Some(&least) = least.filter(|l| expected_error > NOTHING && l.1 < (1.0 - worth) * expected_error) {
                 (method, expected_error) = least;

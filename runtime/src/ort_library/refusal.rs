@@ -1,6 +1,12 @@
 //! Why the system's loader refuses a library, in words that say what would be right.
 
-use std::{env::consts::ARCH, fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{
+    env::consts::ARCH,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+};
 
 /// What is wrong with a file, seen without loading it: that it is no library, one of another processor, or cut off. The loader
 /// would map a file that is cut off all the same, and end the process when it reads what is not there.
@@ -16,6 +22,10 @@ const PROGRAM_HEADER: usize = 56;
 const LOAD: u64 = 1;
 
 fn look(path: &Path) -> io::Result<Option<String>> {
+    // One that is none may block whoever opens it.
+    if !fs::metadata(path)?.is_file() {
+        return Ok(Some("it is no file".to_owned()));
+    }
     let (file, mut header) = (File::open(path)?, [0; ELF_HEADER]);
     let length = file.metadata()?.len();
     match file.read_exact_at(&mut header, 0) {
@@ -32,7 +42,8 @@ fn look(path: &Path) -> io::Result<Option<String>> {
             let mut programs = vec![0; number::<2>(&header, 56) as usize * PROGRAM_HEADER];
             match file.read_exact_at(&mut programs, number::<8>(&header, 32)) {
                 Ok(()) => Some(mapped(&programs)).filter(|&needed| needed > length),
-                Err(_) => Some(length + 1),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Some(length + 1),
+                Err(error) => return Err(error),
             }
             .map(|needed| format!("it is cut off: {length} bytes of {needed} or more"))
         }
@@ -77,7 +88,7 @@ pub(super) fn loader(path: &Path) -> String {
 /// What a user can do about a reason.
 pub(super) fn hint(reason: &str) -> &'static str {
     if reason.contains("GLIBC_") || reason.contains("GLIBCXX_") {
-        "take a library for this system's glibc: 1.17.3 to 1.28 need 2.27, 1.30 and newer 2.28 (`nasbn-targets package` picks one)"
+        "take a library for this system's glibc: `nasbn-targets libraries` lists some, and `nasbn-targets package` picks one"
     } else if reason.contains("cannot open shared object file") {
         "a library that it needs is missing: install it, or add its directory to LD_LIBRARY_PATH"
     } else {

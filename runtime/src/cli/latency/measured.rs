@@ -110,7 +110,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
     let timings = || block_times.iter().map(|b| &b.timing).chain(table.networks.iter().map(|n| &n.timing));
     let noisy = timings().filter(|timing| timing.is_noisy()).count();
     let worst = timings().map(|timing| timing.variation).fold(0.0, f64::max);
-    noise(noisy, timings().count(), worst, args.output.quiet);
+    noise(noisy, timings().count(), worst, Some(args.statistic), args.output.quiet);
     table.blocks = block_times;
     if let Some(file) = &args.export_times {
         report::export_times(file, run_times(&times))?;

@@ -112,7 +112,7 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     if let Some(file) = &args.export_times {
         report::export_times(file, run_times(&times))?;
     }
-    noise(usize::from(latency.is_noisy()), 1, latency.variation, args.output.quiet);
+    noise(usize::from(latency.is_noisy()), 1, latency.variation, None, args.output.quiet);
     let report = Report {
         device: device(&before, running.backend.provider),
         power_mode: before.power_mode.as_ref().map(ToString::to_string),

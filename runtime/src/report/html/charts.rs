@@ -3,7 +3,7 @@
 use super::figure::{count, figure, legend, number, percent};
 use crate::{
     indicators::catalogue::Direction,
-    latency::{PredictionError, Statistic},
+    latency::PredictionError,
     plot::{Labels, Mark, Marked, Spot, Tone, Upright, escape, inlined, key, marked},
     report::{MeasuredNetwork, SearchReport},
 };
@@ -106,15 +106,10 @@ fn best(report: &SearchReport) -> Vec<(f64, f64)> {
     all
 }
 
-/// Which of the run times a table predicts, where it is not the median that all else is about.
-fn of_statistic(statistic: Statistic) -> String {
-    if statistic == Statistic::Median { String::new() } else { format!(", of which the {statistic} is predicted") }
-}
-
 fn predictions(report: &SearchReport) -> String {
     let table = &report.table;
     let checked: Vec<Spot> = table.checked.iter().map(|&(predicted, measured)| bare((measured, predicted))).collect();
-    let place = |network: &MeasuredNetwork| (network.latency.median_ms, network.predicted_ms);
+    let place = |network: &MeasuredNetwork| (network.latency.statistic(table.statistic), network.predicted_ms);
     let spots = |networks: &[MeasuredNetwork], what: &str| -> Vec<Spot> {
         networks.iter().map(|network| spot(place(network), what, network)).collect()
     };
@@ -129,10 +124,7 @@ fn predictions(report: &SearchReport) -> String {
         (key(Mark::Star, Tone::Ink), "winner".to_owned()),
         (key(Mark::Disc, Tone::Blue), "finalists".to_owned()),
         (key(Mark::Diamond, Tone::Orange), "random search".to_owned()),
-        (
-            key(Mark::Dust, Tone::Faint),
-            format!("networks of the table's check ({}){}", checked.len(), of_statistic(table.statistic)),
-        ),
+        (key(Mark::Dust, Tone::Faint), format!("networks of the table's check ({})", checked.len())),
         (key(Mark::Line, Tone::Faint), "prediction = measurement".to_owned()),
     ];
     let [random, finalists] = others;
@@ -145,7 +137,7 @@ fn predictions(report: &SearchReport) -> String {
     ];
     let labels = Labels {
         title: "Predicted over measured latency".to_owned(),
-        x: "measured, ms".to_owned(),
+        x: format!("{} as measured, ms", table.statistic),
         y: "predicted, ms".to_owned(),
         ..Labels::default()
     };

@@ -22,7 +22,7 @@ use crate::{
     data::Normaliser,
     indicators::catalogue::{Direction, Measurement},
     latency::{
-        Conditions, LatencyTable, Timing,
+        Conditions, LatencyTable, Statistic, Timing,
         bench::{network_name, throttled_rounds},
         record::Times,
     },
@@ -258,10 +258,14 @@ pub fn say(args: &SearchArgs, report: &SearchReport, planned: Option<&Planned>) 
         Direction::Higher => ("score", ""),
         Direction::Lower => (report.objective.as_str(), " (lower is better)"),
     };
+    let of = match report.table.statistic {
+        Statistic::Median => String::new(),
+        other => format!("{other} "),
+    };
     let row = |name: &str, network: &MeasuredNetwork| {
         let accuracy = network.validation.map_or(String::new(), |v| format!("  accuracy {:.2} %", 100.0 * v.accuracy));
         format!(
-            "{name:<13} {}  {:.3} ms (predicted {:.3})  {score} {:.4}{better}  {:.2} M MACs{accuracy}",
+            "{name:<13} {}  {:.3} ms (predicted {of}{:.3})  {score} {:.4}{better}  {:.2} M MACs{accuracy}",
             network.path,
             network.latency.median_ms,
             network.predicted_ms,
