@@ -57,7 +57,7 @@ fn front(report: &SearchReport) -> String {
     let labels = Labels {
         title: "Score over measured latency".to_owned(),
         x: "latency, ms (marks: measured, dashes: predicted)".to_owned(),
-        y: format!("{} (marks: {}, dashes: fitted)", report.objective, measured_or_computed(report)),
+        y: format!("{} (dashes: fitted)", report.objective),
         ..Labels::default()
     };
     let upright = Upright {
