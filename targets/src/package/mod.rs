@@ -11,7 +11,9 @@ mod manual;
 mod opened;
 mod parts;
 mod readme;
+mod replace;
 mod stage;
+mod work;
 
 use std::path::{Path, PathBuf};
 
