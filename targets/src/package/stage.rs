@@ -12,7 +12,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    DESCRIPTION, PackageError, Part, SUMS,
+    PackageError, Part, SUMS,
     archive::{self, FILE_MODE, Member, PROGRAM_MODE, TIME},
     parts::Contents,
     replace,
