@@ -41,6 +41,14 @@ pub enum PackageError {
         /// What that is.
         triple: String,
     },
+    /// A file is no program that a board can start.
+    #[error("{} is no program that boards start: {reason}", path.display())]
+    NoProgram {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A program or library does not run with the glibc of the board.
     #[error("{what} needs glibc {needs}, and {device} may have {glibc} only")]
     NeedsGlibc {
@@ -155,6 +163,7 @@ impl PackageError {
             Self::WrongMachine { .. } => {
                 "`cargo jetson` builds for 64-bit ARM boards, `cargo build --release` for machines like this one".into()
             }
+            Self::NoProgram { .. } => "name the `nasbn` that `cargo jetson` built, which is linked with glibc".into(),
             Self::NeedsGlibc { .. } => {
                 "`cargo jetson` builds a program for glibc 2.27; a board with a newer JetPack has a newer glibc: name the JetPack with --jetpack, or what `getconf GNU_LIBC_VERSION` says there with --glibc".into()
             }

@@ -20,6 +20,23 @@ fn what_does_not_run_on_the_board_is_refused_and_nothing_is_written() {
     fs::write(&foreign, [&exe[..18], &[243, 0], &exe[20..]].concat()).unwrap();
     let error = place.make(|r| r.binary = Some(foreign)).unwrap_err();
     assert!(error.to_string().contains("is for machine 243") && error.hint().contains("cargo jetson"), "{error}");
+    // Another loader, and none: a program of musl's.
+    let at = |words: &[u8]| exe.windows(words.len()).position(|found| found == words).unwrap();
+    let loader = at(b"ld-linux");
+    for (with, words) in [(&b"ld-musll"[..], "and boards have glibc's"), (b"", "it names no loader")] {
+        let mut changed = exe.clone();
+        changed[loader..loader + with.len()].copy_from_slice(with);
+        if with.is_empty() {
+            // PT_INTERP, the kind of a segment of the table behind the header, becomes PT_NULL.
+            let segment = (64..).step_by(56).find(|&at| changed[at..at + 4] == [3, 0, 0, 0]).unwrap();
+            changed[segment] = 0;
+        }
+        let path = place.path("pages/changed");
+        fs::write(&path, changed).unwrap();
+        let error = place.make(|r| r.binary = Some(path)).unwrap_err();
+        assert!(matches!(&error, PackageError::NoProgram { .. }) && error.to_string().contains(words), "{error}");
+        assert!(error.hint().contains("cargo jetson"));
+    }
     let script = place.path("pages/script");
     fs::write(&script, "#!/bin/sh\n").unwrap();
     let error = place.make(|r| r.binary = Some(script)).unwrap_err();
