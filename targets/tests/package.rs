@@ -26,6 +26,30 @@ fn devices_are_listed_and_shown_as_words_and_as_data() {
 }
 
 #[test]
+fn output_that_goes_nowhere_is_told_by_commands_that_do_something() {
+    let dir = place();
+    let glibc = support::glibc();
+    // A pipe that nobody reads any more.
+    let closed = |mut command: Command| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Ran::of(command.stdout(writer))
+    };
+    let list = || {
+        let mut command = program(dir.path());
+        command.arg("list");
+        command
+    };
+    closed(list()).ok();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    Ran::of(list().stdout(full)).fails(2, "No space left");
+    let mut command = program(dir.path());
+    command.args(["package", "--target", target(), "--glibc", &glibc, "--bundle", "bundle", "--out", "deploy"]);
+    command.args(["--no-library", "--no-man", "--no-third-party", "--binary"]).arg(echo());
+    closed(command).fails(2, "Broken pipe");
+}
+
+#[test]
 fn bad_input_ends_with_2_and_what_is_not_to_be_had_with_3() {
     let dir = place();
     let run = |arguments: &[&str]| {
