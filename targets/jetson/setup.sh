@@ -49,6 +49,9 @@ case ${CROSS_STD:=} in
     *) fail "CROSS_STD is \`$CROSS_STD\`" "set it to rustup or debian, or not at all" ;;
 esac
 
+# What a part is made by: raised whenever that changes, so that parts which an older set-up has made are made anew.
+recipe=2
+
 machine=$(uname -s)-$(uname -m)
 if [[ $machine = Linux-aarch64 ]]; then
     say "nothing to set up: this machine is aarch64, and builds and runs for itself"
@@ -114,7 +117,7 @@ from_rustup() {
 }
 from_debian() {
     local hint="install rustup, or set up on Debian 12 or newer" root=$work/rust libraries so llvm
-    have rust debian && has_std "$cross/rust/rustc" && return
+    have rust "debian $recipe" && has_std "$cross/rust/rustc" && return
     list_packages "the aarch64 standard library" "$hint"
     # The package of the standard library names that of the compiler's own library, and this one LLVM.
     so=$(depends libstd-rust-web-dev 'libstd-rust-web-[0-9.]*[0-9]') || fail "Debian's rustc-web is not among the packages" "$hint"
@@ -122,7 +125,7 @@ from_debian() {
     say "unpacking Debian's rustc-web with its standard libraries"
     mkdir "$root"
     unpack "$root" rustc-web "$so:amd64" "$llvm:amd64" libstd-rust-web-dev:amd64 libstd-rust-web-dev:arm64
-    rm -rf "$root/usr/share"
+    rm -rf "${root:?}/usr/share"
     libraries=$root/usr/lib/x86_64-linux-gnu
     # What LLVM is linked with, and a bare machine may lack.
     if LD_LIBRARY_PATH=$libraries ldd "$libraries"/librustc_driver-*.so | grep -q 'not found'; then
@@ -130,17 +133,17 @@ from_debian() {
     fi
     cat > "$root/rustc" <<'X'
 #!/bin/sh
-usr=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)/usr
+usr=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)/usr
 LD_LIBRARY_PATH=$usr/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$usr/bin/rustc" --sysroot "$usr" "$@"
 X
     chmod +x "$root/rustc"
     has_std "$root/rustc" || fail "Debian's rustc-web does not run here: $("$root/rustc" --version 2>&1 | tail -n 1)" "$hint"
-    place rust debian "$root"
+    place rust "debian $recipe" "$root"
 }
 
 if [[ $CROSS_STD = debian ]]; then
     from_debian
-elif [[ -z $CROSS_STD ]] && have rust debian; then
+elif [[ -z $CROSS_STD && -f $cross/rust/.part ]]; then
     from_debian
 elif has_std rustc || from_rustup; then
     rm -rf "$cross/rust"
@@ -151,29 +154,29 @@ else
     from_debian
 fi
 
-zig=$(sha256sum "$here/zig.txt")
+zig="$(sha256sum < "$here/zig.txt") $recipe"
 if ! have zig "$zig"; then
     python=${NASBN_PYTHON:-python3}
     "$python" -m pip --version > /dev/null 2>&1 || fail "\`$python -m pip\` does not run" "install Python 3 with pip, or name another with NASBN_PYTHON"
     say "fetching zig"
     # Root builds here as well as anyone; pip need not warn of it.
-    PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --only-binary=:all: --no-compile \
+    PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-input --no-deps --only-binary=:all: --no-compile \
         --require-hashes --requirement "$here/zig.txt" --target "$work/zig" ||
         fail "zig cannot be fetched from PyPI" "check the network and pip's settings, then run the same command again"
     place zig "$zig" "$work/zig"
 fi
 
-if $run && ! have qemu debian; then
-    list_packages "the emulator" "install qemu-user-static and libc6-arm64-cross of your distribution, and copy them to .cross/qemu and .cross/sysroot"
+if $run && ! have qemu "debian $recipe"; then
+    list_packages "the emulator" "set up on Debian 12 or newer; what was built runs on a board in any case"
     say "unpacking Debian's qemu-user-static"
     mkdir "$work/root" "$work/qemu"
     unpack "$work/root" qemu-user-static
     mv "$work/root/usr/bin/qemu-aarch64-static" "$work/qemu/qemu-aarch64" ||
-        fail "Debian's qemu-user-static holds no qemu-aarch64-static" "it is of another release: try Debian 12"
-    place qemu debian "$work/qemu"
+        fail "Debian's qemu-user-static holds no qemu-aarch64-static" "it is of another release: set up on Debian 12"
+    place qemu "debian $recipe" "$work/qemu"
 fi
-if $run && ! have sysroot debian; then
-    list_packages "an aarch64 glibc" "install libc6-arm64-cross of your distribution, and copy /usr/aarch64-linux-gnu to .cross/sysroot"
+if $run && ! have sysroot "debian $recipe"; then
+    list_packages "an aarch64 glibc" "set up on Debian 12 or newer; what was built runs on a board in any case"
     say "unpacking Debian's aarch64 glibc"
     rm -rf "$work/root"
     mkdir "$work/root"
@@ -185,7 +188,7 @@ if $run && ! have sysroot debian; then
         printf 'processor\t: %d\nBogoMIPS\t: 62.50\nFeatures\t: %s\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\n' \
             $processor 'fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp'
     done > "$sysroot/proc/cpuinfo"
-    place sysroot debian "$sysroot"
+    place sysroot "debian $recipe" "$sysroot"
 fi
 rm -rf "$cross/apt/cache"
 say "ready: \`cargo jetson\` builds nasbn for aarch64"

@@ -125,10 +125,11 @@ impl Elf {
         Self::parse(&data).map_err(|reason| ElfError::NotElf { path: path.to_owned(), reason })
     }
 
-    /// Reads the bytes of a file, of 32 or 64 bits and either byte order.
+    /// Reads the bytes of a program or library, of 32 or 64 bits and either byte order; for the processors that boards have,
+    /// of 64 bits and little-endian.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// What is wrong with them, which may be that they are an object file, or lack the tables that this is read from.
     pub fn parse(data: &[u8]) -> Result<Self, String> {
         const CLASS_AT: usize = 4;
         if !data.starts_with(&elf::ELFMAG) {
@@ -139,11 +140,31 @@ impl Elf {
         } else {
             parse::<FileHeader64<Endianness>>(data)
         };
-        parsed.map_err(|error| error.to_string())
+        let (elf, form) = parsed.map_err(|error| error.to_string())?;
+        let common = form.is_64 && form.little_endian;
+        let reason = match elf.machine {
+            _ if !form.linked => "it is not linked, as an object file is not",
+            _ if form.without_sections => {
+                "its dynamic section is not in its section table, so that its needs cannot be read"
+            }
+            Machine::Aarch64 | Machine::X86_64 if !common => "it is of 32 bits or big-endian, as no board's system is",
+            _ => return Ok(elf),
+        };
+        Err(reason.to_owned())
     }
 }
 
-fn parse<H: FileHeader<Endian = Endianness>>(data: &[u8]) -> Result<Elf, Error> {
+/// What kind of ELF file a file is.
+struct Form {
+    is_64: bool,
+    little_endian: bool,
+    /// A program or a library.
+    linked: bool,
+    /// Its loader would find a dynamic section that its section table does not name.
+    without_sections: bool,
+}
+
+fn parse<H: FileHeader<Endian = Endianness>>(data: &[u8]) -> Result<(Elf, Form), Error> {
     use object::read::elf::ProgramHeader;
 
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -154,13 +175,21 @@ fn parse<H: FileHeader<Endian = Endianness>>(data: &[u8]) -> Result<Elf, Error> 
         elf::EM_X86_64 => Machine::X86_64,
         other => Machine::Other(other.0),
     };
-    let mut interpreter = None;
+    let (mut interpreter, mut loads_dynamic) = (None, false);
     for segment in header.program_headers(endian, data)? {
+        loads_dynamic |= segment.p_type(endian) == elf::PT_DYNAMIC;
         if let Some(path) = segment.interpreter(endian, data)? {
             interpreter = Some(text(path));
         }
     }
     let sections = header.sections(endian, data)?;
+    let has_dynamic = sections.iter().any(|section| section.sh_type(endian) == elf::SHT_DYNAMIC);
+    let form = Form {
+        is_64: header.is_type_64(),
+        little_endian: endian == Endianness::Little,
+        linked: [elf::ET_EXEC, elf::ET_DYN].contains(&header.e_type(endian)),
+        without_sections: loads_dynamic && !has_dynamic,
+    };
     let dynamic = sections.dynamic_table(endian, data)?;
     let mut needed = Vec::new();
     for entry in dynamic.iter().filter(|entry| entry.tag == elf::DT_NEEDED) {
@@ -176,13 +205,13 @@ fn parse<H: FileHeader<Endian = Endianness>>(data: &[u8]) -> Result<Elf, Error> 
                 // Beyond that no file has any: it would go round in circles.
                 left = left.saturating_sub(1);
                 if left == 0 {
-                    return Ok(Elf { machine, interpreter, needed, glibc, symbols: false });
+                    return Ok((Elf { machine, interpreter, needed, glibc, symbols: false }, form));
                 }
             }
         }
     }
     let symbols = sections.iter().any(|section| section.sh_type(endian) == elf::SHT_SYMTAB);
-    Ok(Elf { machine, interpreter, needed, glibc, symbols })
+    Ok((Elf { machine, interpreter, needed, glibc, symbols }, form))
 }
 
 #[cfg(test)]

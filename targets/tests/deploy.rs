@@ -196,6 +196,26 @@ fn the_status_of_doctor_is_passed_on() {
 }
 
 #[test]
+fn a_doctor_that_crashes_is_no_failure_of_ssh() {
+    let Some(board) = Sshd::start("") else { return };
+    let (dir, home) = (place(), tempfile::tempdir().unwrap());
+    package(dir.path(), &echo(), &[]).ok();
+    // The package's own script, so that `SHA256SUMS` still holds.
+    let deploy = dir.path().join("deploy");
+    for (body, status, words) in
+        [("kill -SEGV $$", 3, "`nasbn doctor` was ended by signal 11 on"), ("exit 255", 254, ""), ("exit 1", 1, "")]
+    {
+        script(&deploy.join("run.sh"), body);
+        let sums = "grep -v ' run.sh' SHA256SUMS > s; sha256sum run.sh >> s; mv s SHA256SUMS";
+        Ran::of(Command::new("sh").args(["-c", sums]).current_dir(&deploy)).ok();
+        let ran = board.deploy(dir.path(), &home.path().join("nasbn"));
+        assert_eq!(ran.status, Some(status), "{ran:?}");
+        assert!(ran.stderr.contains(words) && !ran.stderr.contains("nothing was left"), "{ran:?}");
+        assert!(home.path().join("nasbn/run.sh").is_file());
+    }
+}
+
+#[test]
 fn what_a_board_refuses_is_told_and_nothing_is_left_there() {
     let Some(board) = Sshd::start("") else { return };
     let (dir, home) = (place(), tempfile::tempdir().unwrap());

@@ -26,6 +26,30 @@ fn devices_are_listed_and_shown_as_words_and_as_data() {
 }
 
 #[test]
+fn output_that_goes_nowhere_is_told_by_commands_that_do_something() {
+    let dir = place();
+    let glibc = support::glibc();
+    // A pipe that nobody reads any more.
+    let closed = |mut command: Command| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Ran::of(command.stdout(writer))
+    };
+    let list = || {
+        let mut command = program(dir.path());
+        command.arg("list");
+        command
+    };
+    closed(list()).ok();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    Ran::of(list().stdout(full)).fails(2, "No space left");
+    let mut command = program(dir.path());
+    command.args(["package", "--target", target(), "--glibc", &glibc, "--bundle", "bundle", "--out", "deploy"]);
+    command.args(["--no-library", "--no-man", "--no-third-party", "--binary"]).arg(echo());
+    closed(command).fails(2, "Broken pipe");
+}
+
+#[test]
 fn bad_input_ends_with_2_and_what_is_not_to_be_had_with_3() {
     let dir = place();
     let run = |arguments: &[&str]| {
@@ -55,22 +79,38 @@ fn man_pages_come_from_a_program_for_this_machine_that_has_them() {
     for profile in ["release", "debug"] {
         fs::create_dir_all(dir.path().join("target").join(profile)).unwrap();
     }
+    // The program looks beside itself, where a `nasbn` may really have been built: here there is none. Copied by a process
+    // of its own, as `script` writes.
+    fs::create_dir(dir.path().join("alone")).unwrap();
+    let copy = Command::new("cp").arg(env!("CARGO_BIN_EXE_nasbn-targets")).arg(dir.path().join("alone")).status();
+    assert!(copy.unwrap().success());
     let run = || {
-        let mut command = program(dir.path());
+        let mut command = Command::new(dir.path().join("alone/nasbn-targets"));
+        command.current_dir(dir.path()).env_remove("CARGO_TARGET_DIR");
         command.args(["package", "--target", target(), "--glibc", &support::glibc(), "--bundle", "bundle"]);
         command.args(["--out", "deploy", "--no-library", "--no-third-party", "--target-dir", "target"]);
         Ran::of(command.arg("--binary").arg(echo()))
     };
-    // A program under test may have one beside it that was really built: then the pages are that one's.
-    let beside = Path::new(env!("CARGO_BIN_EXE_nasbn-targets")).with_file_name("nasbn");
-    if !beside.exists() {
-        run().fails(2, "no `nasbn` is built for this machine");
-        script(&dir.path().join("target/release/nasbn"), "echo no such command >&2; exit 2");
-        run().fails(2, "target/release/nasbn man: no such command");
-        script(&dir.path().join("target/debug/nasbn"), "for out; do :; done; echo page > \"$out/nasbn.1\"");
-    }
+    run().fails(2, "no `nasbn` is built for this machine");
+    script(&dir.path().join("target/release/nasbn"), "echo no such command >&2; exit 2");
+    run().fails(2, "target/release/nasbn man: no such command");
+    script(&dir.path().join("target/debug/nasbn"), "for out; do :; done; echo page > \"$out/nasbn.1\"");
     run().ok();
     assert!(dir.path().join("deploy/man/man1/nasbn.1").is_file());
+}
+
+#[test]
+fn modes_do_not_depend_on_the_umask() {
+    let dir = place();
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(env!("CARGO_BIN_EXE_nasbn-targets"));
+    command.args(["package", "--target", target(), "--glibc", &support::glibc(), "--bundle", "bundle"]);
+    command.args(["--out", "deploy", "--no-library", "--no-man", "--no-third-party", "--binary"]).arg(echo());
+    Ran::of(command.current_dir(dir.path())).ok();
+    let list = "stat -c '%a %n' deploy deploy/bundle/graphs deploy/bin deploy/target.json deploy/run.sh deploy.tar.gz";
+    let modes = Ran::of(Command::new("sh").args(["-c", list]).current_dir(dir.path())).ok().stdout;
+    let modes: Vec<_> = modes.lines().map(|line| line.split_once(' ').unwrap().0).collect();
+    assert_eq!(modes, ["755", "755", "755", "644", "755", "644"]);
 }
 
 #[test]
@@ -157,7 +197,8 @@ fn the_glibc_of_a_pinned_library_is_what_it_needs() {
             seen += 1;
         }
     }
-    eprintln!("{seen} provisioned libraries were looked at");
+    // `.ci/run` provisions them, with what boards need.
+    assert!(seen > 0 || support::may_skip("NASBN_REQUIRE_AARCH64", "a provisioned library"));
 }
 
 #[test]
@@ -169,5 +210,12 @@ fn the_scripts_are_in_order() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
     let scripts = names(&data).into_iter().filter(|name| name.ends_with(".sh")).collect::<Vec<_>>();
     assert_eq!(scripts, ["deploy-look.sh", "deploy-receive.sh", "run.sh"]);
-    Ran::of(Command::new("shellcheck").args(["--shell", "sh"]).args(scripts).current_dir(data)).ok();
+    Ran::of(Command::new("shellcheck").args(["--shell", "sh"]).args(scripts).current_dir(&data)).ok();
+    // These say which shell they are for.
+    let top = data.join("../..");
+    let jetson = names(&top.join("targets/jetson")).into_iter().map(|name| top.join("targets/jetson").join(name));
+    let begins = |path: &Path| fs::read_to_string(path).unwrap().starts_with("#!");
+    let others: Vec<_> = jetson.chain([top.join(".ci/run")]).filter(|path| begins(path)).collect();
+    assert_eq!(others.len(), 4, "{others:?}");
+    Ran::of(Command::new("shellcheck").args(others)).ok();
 }

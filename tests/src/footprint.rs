@@ -4,13 +4,11 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use nasbn_targets::elf::{Elf, GlibcVersion, Machine};
+/// Where `cargo jetson` builds below the target directory (another compiler's artefacts may be there), and with which profile.
+pub use nasbn_targets::package::{CROSS_DIR as DIRECTORY, DEVICE_PROFILE as PROFILE};
 
 /// Triple of the boards.
 pub const BOARD: &str = "aarch64-unknown-linux-gnu";
-/// Cargo's profile of their `nasbn`.
-pub const PROFILE: &str = "device";
-/// Directory below the target directory that `cargo jetson` builds in: another compiler's artefacts may be there.
-pub const DIRECTORY: &str = "jetson";
 
 /// The oldest glibc that a board has: that of JetPack 4.
 pub const GLIBC_FLOOR: GlibcVersion = GlibcVersion::new(2, 27);

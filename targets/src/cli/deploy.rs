@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use nasbn_targets::{
-    deploy::{self, Remote},
+    deploy::{self, Remote, Sent},
     device::catalog,
     package,
 };
@@ -16,8 +16,8 @@ use nasbn_targets::{
 
 Needs `ssh` here ($NASBN_SSH names another), and a shell, tar and a key that is let in there: it
 never asks for a password. What you wrote into the directory there stays. Exit status: that of
-`nasbn doctor` there, 2 bad usage or input, 3 the board is not to be reached, has no room, or is
-another machine.")]
+`nasbn doctor` there, 2 bad usage or input, 3 the board is not to be reached, has no room, is another
+machine, or keeps what is there because something runs in it or could not be moved.")]
 pub struct DeployArgs {
     /// Board: [USER@]HOST, or a name of ~/.ssh/config
     #[arg(long, value_name = "HOST")]
@@ -41,7 +41,8 @@ pub fn run(args: &DeployArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> 
     let opened = package::open(&args.package)?;
     let remote = Remote::new(&args.host, args.port, &args.ssh_option)?;
     let directory = args.dir.clone().unwrap_or_else(|| format!("nasbn-{}", opened.description.target));
-    let model = deploy::send(&remote, &opened, &directory)?;
+    let Sent { model, notes } = deploy::send(&remote, &opened, &directory)?;
+    notes.iter().for_each(|note| eprintln!("note: {}: {note}", args.host));
     let other =
         model.as_ref().and_then(|model| catalog.find(model).ok()).filter(|d| d.name != opened.description.target);
     if let (Some(model), Some(device)) = (&model, other) {

@@ -28,6 +28,11 @@ impl From<anyhow::Error> for Failure {
         } else if let Some(e) = error.downcast_ref::<ProvisionError>() {
             let usage = matches!(e, ProvisionError::NotPinned { .. });
             (Some(e.hint().to_owned()), if usage { USAGE } else { DEVICE })
+        } else if let Some(e) = error.downcast_ref::<io::Error>() {
+            let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let hint =
+                if full { "make room where the output goes" } else { "see where the output of this command goes" };
+            (Some(hint.to_owned()), USAGE)
         } else {
             (None, DEVICE)
         };

@@ -44,7 +44,10 @@ enum Command {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let mut out = io::stdout().lock();
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command;
+    // These only print: who reads no further has what they wanted. Others do something, of which they then cannot tell.
+    let only_prints = matches!(command, Command::List(_) | Command::Show(_) | Command::Libraries);
+    let done = match command {
         Command::List(args) => devices::list(&args, &mut out),
         Command::Show(args) => devices::show(&args, &mut out),
         Command::Package(args) => package::run(args, &mut out),
@@ -56,7 +59,7 @@ pub fn main() -> ExitCode {
         Ok(code) => return code,
         Err(error) => Failure::from(error),
     };
-    if error.is_closed_pipe() {
+    if only_prints && error.is_closed_pipe() {
         return ExitCode::SUCCESS;
     }
     eprintln!("{error}");

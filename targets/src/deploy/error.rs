@@ -21,6 +21,12 @@ pub enum DeployError {
         /// What ssh says.
         reason: Option<String>,
     },
+    /// A file of ssh's settings has a mistake.
+    #[error("ssh cannot read its settings: {said}")]
+    Config {
+        /// What ssh says.
+        said: String,
+    },
     /// The directory cannot be one for a package.
     #[error("`{directory}` cannot be the directory of a package")]
     Directory {
@@ -149,6 +155,44 @@ pub enum DeployError {
         /// What the host says.
         said: String,
     },
+    /// Something that somebody put into the old package cannot come to the new one.
+    #[error("{host} keeps what is there: {said}")]
+    InTheWay {
+        /// The host.
+        host: String,
+        /// What the host says: what it is, and why.
+        said: String,
+    },
+    /// Something runs in the old package.
+    #[error("{host} keeps what is there: {said}")]
+    Busy {
+        /// The host.
+        host: String,
+        /// What the host says: the process, and where.
+        said: String,
+    },
+    /// What somebody put into the old package could not be moved to the new one.
+    #[error("{host} could not put everything in its place: {said}")]
+    Stranded {
+        /// The host.
+        host: String,
+        /// What the host says: where it is now.
+        said: String,
+    },
+    /// The copying was stopped by a signal on the host.
+    #[error("the copying was stopped on {host}")]
+    Stopped {
+        /// The host.
+        host: String,
+    },
+    /// `nasbn doctor` crashed there.
+    #[error("`nasbn doctor` was ended by signal {signal} on {host}")]
+    Crashed {
+        /// The host.
+        host: String,
+        /// The signal's number.
+        signal: u8,
+    },
     /// A file of the package cannot be read, or ssh not be started.
     #[error("{what}: {source}")]
     Io {
@@ -171,7 +215,7 @@ impl DeployError {
             }
             Self::NoAddress { .. } => "check the name; an address such as 192.168.55.1 (a Jetson by USB) will do, too".into(),
             Self::NoAnswer { .. } => {
-                "check that the board is on and in this network; `--ssh-option ConnectTimeout=60` waits longer. Nothing was left there".into()
+                "check that the board is on and in this network; `--ssh-option ConnectTimeout=60` waits longer".into()
             }
             Self::NoServer { .. } => "start one on the board (`sudo systemctl start ssh`), or name its port with --port".into(),
             Self::UnknownKey { host } => {
@@ -183,7 +227,8 @@ impl DeployError {
             Self::NotLetIn { host, .. } => {
                 format!("it never asks for a password: give the board your key with `ssh-copy-id {host}`")
             }
-            Self::Ssh { host, .. } => format!("see whether `ssh {host} true` works; nothing was left there"),
+            Self::Ssh { host, .. } => format!("see whether `ssh {host} true` works, then run the same command again"),
+            Self::Config { .. } => "mend that file; `man ssh_config` says what may stand in it".into(),
             Self::WrongMachine { .. } => "make a package for this board: `nasbn-targets list` names the devices".into(),
             Self::OldGlibc { .. } => "make the package for the JetPack of the board, with --jetpack, or without that option".into(),
             Self::NoTar { .. } => "install tar on the board".into(),
@@ -191,6 +236,15 @@ impl DeployError {
             Self::NoRoom { .. } => "make room on the board, or name a place with room with --dir; nothing was left there".into(),
             Self::Damaged { .. } => "run the same command again; nothing was left there".into(),
             Self::Refused { .. } => "name a place that may be written with --dir; what was there is as it was".into(),
+            Self::InTheWay { .. } => "move it elsewhere on the board, or name another place with --dir; nothing was changed".into(),
+            Self::Busy { .. } => "wait until it has ended, or end it; nothing was changed".into(),
+            Self::Stranded { .. } => {
+                "make room or mend the permissions there and run the same command again, which moves it back; or move it by hand".into()
+            }
+            Self::Stopped { .. } => "run the same command again; until then, what was put into the old package is where it was".into(),
+            Self::Crashed { .. } => {
+                "the package is in its place; run `./run.sh doctor` in it by hand, with another ONNX Runtime by ORT_DYLIB_PATH".into()
+            }
             Self::Io { .. } => "check that the package can be read, then run the same command again".into(),
         }
     }
@@ -198,7 +252,7 @@ impl DeployError {
     /// Exit status: 2 for bad usage, 3 if the board is not to be had.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Host { .. } | Self::Option { .. } | Self::Directory { .. } => 2,
+            Self::Host { .. } | Self::Option { .. } | Self::Config { .. } | Self::Directory { .. } => 2,
             _ => 3,
         }
     }

@@ -89,12 +89,21 @@ fn place(directory: &str) -> Result<&str, DeployError> {
     if odd { Err(DeployError::Directory { directory: directory.to_owned() }) } else { Ok(place) }
 }
 
+/// What a board said when it had taken a package.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// What stands in its `/proc/device-tree/model`, if it has one.
+    pub model: Option<String>,
+    /// What its user should know.
+    pub notes: Vec<String>,
+}
+
 /// Copies a package to `directory` on a board. There it is whole or not at all: what was there before is replaced when all
-/// has come, but for files that are not of a package. What stands in the board's `/proc/device-tree/model`, if it has one.
+/// has come, but for files that are not of a package, which come to the new one.
 ///
 /// # Errors
 /// [`DeployError`].
-pub fn send(remote: &Remote, package: &Opened, directory: &str) -> Result<Option<String>, DeployError> {
+pub fn send(remote: &Remote, package: &Opened, directory: &str) -> Result<Sent, DeployError> {
     let place = place(directory)?;
     let top = format!("nasbn-{}", package.description.target);
     let said = remote.run(include_str!("../../data/deploy-look.sh"), &[place], None)?;
@@ -103,16 +112,28 @@ pub fn send(remote: &Remote, package: &Opened, directory: &str) -> Result<Option
     let files = package.files().to_string();
     let arguments = [place, top.as_str(), files.as_str()];
     let receive = include_str!("../../data/deploy-receive.sh");
-    remote.run(receive, &arguments, Some(&|out| package.tar(&top, out).map(drop)))?;
-    Ok(look.model)
+    let said = remote.run(receive, &arguments, Some(&|out| package.tar(&top, out).map(drop)))?;
+    let notes = said.lines().filter_map(|line| line.strip_prefix("nasbn: note ")).map(ToOwned::to_owned).collect();
+    Ok(Sent { model: look.model, notes })
 }
 
 /// Runs `nasbn doctor` of a package on a board; what it says goes to this program's outputs. Its exit status.
 ///
 /// # Errors
-/// [`DeployError`].
+/// [`DeployError`]; [`DeployError::Crashed`] if a signal ended it.
 pub fn doctor(remote: &Remote, directory: &str) -> Result<u8, DeployError> {
-    remote.show("cd -- \"$1\" && exec ./run.sh doctor", &[place(directory)?])
+    /// A shell's status of a program that a signal ended, less the signal's number.
+    const SIGNAL: u8 = 128;
+    /// Most signals that a machine has.
+    const SIGNALS: u8 = 64;
+    // Of a command that a signal ends, ssh says 255, as it does when it fails itself. A shell says something else.
+    let script = "cd -- \"$1\" || exit; ./run.sh doctor; status=$?; [ $status -ne 255 ] || status=254; exit $status";
+    match remote.show(script, &[place(directory)?])? {
+        status if (SIGNAL + 1..=SIGNAL + SIGNALS).contains(&status) => {
+            Err(DeployError::Crashed { host: remote.host().to_owned(), signal: status - SIGNAL })
+        }
+        status => Ok(status),
+    }
 }
 
 #[cfg(test)]

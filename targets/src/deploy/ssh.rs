@@ -137,6 +137,10 @@ impl Remote {
         }
         let has = |words: &str| stderr.contains(words);
         match output.status.code() {
+            Some(95) => DeployError::Stranded { host, said },
+            Some(96) => DeployError::Stopped { host },
+            Some(94) => DeployError::InTheWay { host, said },
+            Some(97) => DeployError::Busy { host, said },
             _ if has("No space left on device") || has("Disk quota exceeded") => {
                 DeployError::NoRoom { host, needed: None, free: None }
             }
@@ -148,8 +152,15 @@ impl Remote {
     fn own_failure(&self, stderr: &str, said: String) -> DeployError {
         let host = self.host.clone();
         let has = |words: &[&str]| words.iter().any(|words| stderr.contains(words));
-        if has(&["Bad configuration option", "command-line: line", "command-line line"]) {
+        let line = |words: &[&str]| stderr.lines().map(str::trim).find(|line| words.iter().any(|w| line.contains(w)));
+        if stderr.lines().any(|line| line.starts_with("command-line")) {
             return DeployError::Option { option: self.options.join(" "), reason: Some(said) };
+        }
+        // Of the files, the first line names file and line; the last counts them.
+        if let Some(said) =
+            line(&["Bad configuration option", "Bad owner or permissions on", "bad configuration option"])
+        {
+            return DeployError::Config { said: said.to_owned() };
         }
         if has(&["HOST IDENTIFICATION HAS CHANGED"]) {
             return DeployError::OtherKey { host };

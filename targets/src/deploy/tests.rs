@@ -37,6 +37,17 @@ fn each_failure_of_ssh_has_its_own_words_and_hint() {
         assert!(error.to_string().contains(words) && error.hint().contains(hint), "{error}: {}", error.hint());
         assert_eq!(error.exit_status(), 3);
     }
+    // The connection may have ended in the midst of all: nobody knows what is there.
+    for stderr in ["", "Connection to board closed by remote host.", "Timeout, server board not responding."] {
+        let hint = failure(255, stderr).hint();
+        assert!(!hint.to_lowercase().contains("nothing was left"), "{hint}");
+    }
+    // A mistake in the user's own file is not the command line's.
+    let error = failure(
+        255,
+        "/home/me/.ssh/config: line 3: Bad configuration option: nonsense\n/home/me/.ssh/config: terminating, 1 bad configuration options",
+    );
+    assert!(matches!(&error, DeployError::Config { .. }) && error.to_string().contains("config: line 3"), "{error}");
     let error = failure(255, "command-line: line 0: Bad configuration option: nonsense");
     assert!(matches!(&error, DeployError::Option { .. }) && error.exit_status() == 2, "{error}");
 }
@@ -47,6 +58,17 @@ fn failures_on_the_board_are_told_in_its_words() {
     assert!(error.to_string().contains("too little room") && error.hint().contains("nothing was left"), "{error}");
     let error = failure(91, "mkdir: cannot create directory '/x': Permission denied\n");
     assert!(error.to_string().contains("could not put the package there: mkdir"), "{error}");
+    for (code, said, words, hint) in [
+        (94, "/a/b is not of the package there, and you cannot move it", "you cannot move it", "nothing was changed"),
+        (95, "what was put into /a is in /.a.nasbn-1/old", "is in /.a.nasbn-1/old", "moves it back"),
+        (95, "No space left on device\nwhat was put into /a is in /b/old", "is in /b/old", "make room"),
+        (96, "", "was stopped on me@board", "run the same command again"),
+        (97, "process 7 (nasbn adapt) runs in /a", "process 7 (nasbn adapt)", "has ended"),
+    ] {
+        let error = failure(code, said);
+        assert!(error.to_string().contains(words) && error.hint().contains(hint), "{error}: {}", error.hint());
+        assert!(!error.hint().contains("nothing was left"));
+    }
     assert!(matches!(failure(93, "bin/nasbn: FAILED\n"), DeployError::Damaged { .. }));
     assert!(failure(92, "").to_string().contains("exit status: 92"));
 }

@@ -59,6 +59,40 @@ fn what_is_no_program_is_refused_with_its_path_and_a_hint() {
 }
 
 #[test]
+fn what_could_not_be_loaded_is_refused() {
+    type Change = fn(&mut [u8]);
+    let changes: [(Change, &str); 3] = [
+        // ET_REL; no section table; the other byte order or the smaller class need other files.
+        (|data| data[16] = 1, "it is not linked"),
+        (
+            |data| [40..48, 58..64].into_iter().for_each(|at| data[at].fill(0)),
+            "its dynamic section is not in its section table",
+        ),
+        (|data| data[16] = 4, "it is not linked"),
+    ];
+    for (change, words) in changes {
+        let mut changed = own();
+        change(&mut changed);
+        let reason = Elf::parse(&changed).unwrap_err();
+        assert!(reason.contains(words), "{words}: {reason}");
+    }
+    // Headers without tables: of 32 bits, and big-endian.
+    let header = |class: u8, order: u8| {
+        let mut header = b"\x7fELF\0\0\x01".to_vec();
+        header.resize(64, 0);
+        (header[4], header[5]) = (class, order);
+        let (kind, machine, version) = if order == 1 { (16, 18, 20) } else { (17, 19, 23) };
+        (header[kind], header[machine], header[version]) = (3, 183, 1);
+        header
+    };
+    assert_eq!(Elf::parse(&header(2, 1)).unwrap().machine, Machine::Aarch64);
+    for (class, order) in [(1, 1), (2, 2)] {
+        let reason = Elf::parse(&header(class, order)).unwrap_err();
+        assert!(reason.contains("of 32 bits or big-endian"), "{class} {order}: {reason}");
+    }
+}
+
+#[test]
 fn no_damaged_file_makes_it_panic_or_hang() {
     let whole = own();
     // The section table is at the end: a file cut anywhere has none, and offsets lead out of it.

@@ -30,15 +30,16 @@ pub struct Provisioned {
 }
 
 /// Puts `library` at `<target_dir>/onnxruntime/<triple>/<version>/libonnxruntime.so`, unless it is there.
-/// Of several processes that do so at once, one fetches and the others wait for it.
+/// Of several processes that do so at once, one fetches and the others wait for it. What it fetches for has
+/// [`NOTICES_FILE`] beside it where its archive holds that, for whoever passes it on.
 ///
 /// # Errors
 /// See [`ProvisionError`]; what was there before is as it was then.
 pub fn provision(library: &Library, target_dir: &Path, fetcher: &dyn Fetcher) -> Result<Provisioned, ProvisionError> {
-    put(library, &[(&library.member, LIBRARY_FILE)], target_dir, fetcher)
+    put(library, false, target_dir, fetcher)
 }
 
-/// As [`provision`], and [`NOTICES_FILE`] beside the library where its archive has it: for whoever passes it on.
+/// As [`provision`], but a library without its notices is fetched again, too.
 ///
 /// # Errors
 /// See [`ProvisionError`]; what was there before is as it was then.
@@ -47,18 +48,20 @@ pub fn provision_with_notices(
     target_dir: &Path,
     fetcher: &dyn Fetcher,
 ) -> Result<Provisioned, ProvisionError> {
-    let mut files = vec![(&library.member, LIBRARY_FILE)];
-    files.extend(library.notices.as_ref().map(|notices| (notices, NOTICES_FILE)));
-    put(library, &files, target_dir, fetcher)
+    put(library, true, target_dir, fetcher)
 }
 
-/// Puts members of the archive of `library` in their place, each with its name there.
+/// Puts the members of the archive of `library` in their places, unless the library is there, and, if they are needed, the
+/// notices.
 fn put(
     library: &Library,
-    files: &[(&PinnedFile, &str)],
+    with_notices: bool,
     target_dir: &Path,
     fetcher: &dyn Fetcher,
 ) -> Result<Provisioned, ProvisionError> {
+    let mut files = vec![(&library.member, LIBRARY_FILE)];
+    files.extend(library.notices.as_ref().map(|notices| (notices, NOTICES_FILE)));
+    let needed = if with_notices { files.len() } else { 1 };
     let parent = target_dir.join(PROVISIONED_DIR).join(&library.triple);
     let place = parent.join(&library.version);
     let done = |fetched| Provisioned {
@@ -69,7 +72,7 @@ fn put(
     };
     let in_place =
         |(pinned, name): &(&PinnedFile, &str)| measure(&place.join(name)).is_ok_and(|f| f == expected(pinned));
-    let present = || files.iter().all(in_place);
+    let present = || files[..needed].iter().all(in_place);
     if present() {
         return Ok(done(false));
     }
@@ -89,14 +92,14 @@ fn put(
     fs::create_dir(&download).map_err(io_error(&download))?;
     let archive = fetcher.fetch(library, &download)?;
     check(&archive, &library.archive)?;
-    for (pinned, name) in files {
+    for (pinned, name) in &files {
         let file = work.path().join(name);
         fetcher.extract(&archive, library, pinned, &file)?;
         check(&file, pinned)?;
         File::open(&file).and_then(|f| f.sync_all()).map_err(io_error(&file))?;
     }
     fs::create_dir_all(&place).map_err(io_error(&place))?;
-    for (_, name) in files {
+    for (_, name) in &files {
         let path = place.join(name);
         fs::rename(work.path().join(name), &path).map_err(io_error(&path))?;
     }

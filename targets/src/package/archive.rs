@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, Read, Write},
     path::Path,
 };
 
@@ -27,21 +27,41 @@ pub struct Member {
 /// Writes the files of `directory` as a tar archive in which they are below `top`, in the order given.
 ///
 /// # Errors
-/// If one cannot be read, is not what it was said to be, or `out` cannot be written.
+/// If one cannot be read or has another length at its end than at its beginning, or `out` cannot be written.
 pub fn tar<W: Write>(directory: &Path, members: &[Member], top: &str, out: W) -> io::Result<W> {
     let mut builder = tar::Builder::new(out);
     for member in members {
         let file = File::open(directory.join(&member.path))?;
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Regular);
-        header.set_size(file.metadata()?.len());
+        let length = file.metadata()?.len();
+        header.set_size(length);
         header.set_mode(if member.executable { PROGRAM_MODE } else { FILE_MODE });
         header.set_mtime(TIME);
         header.set_uid(0);
         header.set_gid(0);
-        builder.append_data(&mut header, format!("{top}/{}", member.path), file)?;
+        let mut counted = Counted { inner: file, bytes: 0 };
+        builder.append_data(&mut header, format!("{top}/{}", member.path), &mut counted)?;
+        if counted.bytes != length {
+            let what = format!("{} had {length} bytes, and then {}", member.path, counted.bytes);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
     }
     builder.into_inner()
+}
+
+/// A reader that counts.
+struct Counted<R> {
+    inner: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
 }
 
 /// The same, compressed; without the time, name and system that gzip's header has room for.
@@ -53,4 +73,25 @@ pub fn tar_gz<W: Write>(directory: &Path, members: &[Member], top: &str, out: W)
     const NO_SYSTEM: u8 = 255;
     let gz = GzBuilder::new().mtime(0).operating_system(NO_SYSTEM).write(out, Compression::default());
     tar(directory, members, top, gz)?.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_file_that_has_another_length_than_it_says_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("still"), "four").unwrap();
+        // Says that it has no bytes, and has some.
+        std::os::unix::fs::symlink("/proc/self/status", dir.path().join("moving")).unwrap();
+        let of = |name: &str| {
+            let member = Member { path: name.into(), executable: false };
+            tar(dir.path(), &[member], "top", Vec::new())
+        };
+        assert!(of("still").unwrap().windows(4).any(|bytes| bytes == b"four"));
+        let error = of("moving").unwrap_err();
+        assert!(error.to_string().starts_with("moving had 0 bytes, and then "), "{error}");
+    }
 }

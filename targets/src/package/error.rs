@@ -41,6 +41,14 @@ pub enum PackageError {
         /// What that is.
         triple: String,
     },
+    /// A file is no program that a board can start.
+    #[error("{} is no program that boards start: {reason}", path.display())]
+    NoProgram {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A program or library does not run with the glibc of the board.
     #[error("{what} needs glibc {needs}, and {device} may have {glibc} only")]
     NeedsGlibc {
@@ -107,6 +115,14 @@ pub enum PackageError {
         /// The place.
         path: PathBuf,
     },
+    /// A package that is to be replaced holds what somebody put there.
+    #[error("{} holds what is no part of the package: {}", path.display(), first(others))]
+    Holds {
+        /// The package.
+        path: PathBuf,
+        /// What is there, from the package's directory on, in order.
+        others: Vec<String>,
+    },
     /// A directory is no package.
     #[error("{} is no package: {reason}", path.display())]
     NotAPackage {
@@ -147,6 +163,7 @@ impl PackageError {
             Self::WrongMachine { .. } => {
                 "`cargo jetson` builds for 64-bit ARM boards, `cargo build --release` for machines like this one".into()
             }
+            Self::NoProgram { .. } => "name the `nasbn` that `cargo jetson` built, which is linked with glibc".into(),
             Self::NeedsGlibc { .. } => {
                 "`cargo jetson` builds a program for glibc 2.27; a board with a newer JetPack has a newer glibc: name the JetPack with --jetpack, or what `getconf GNU_LIBC_VERSION` says there with --glibc".into()
             }
@@ -161,7 +178,10 @@ impl PackageError {
             }
             Self::Place { .. } => "name a directory that is to be made, outside the bundle, such as `deploy`".into(),
             Self::Exists { .. } => "name another place, or replace the package with --force".into(),
-            Self::Foreign { .. } => "name another place; --force replaces packages only".into(),
+            Self::Foreign { .. } => {
+                "name another place, or move it away; --force replaces packages and their archives only".into()
+            }
+            Self::Holds { .. } => "move that elsewhere, or name another place; nothing was changed".into(),
             Self::NotAPackage { .. } => {
                 format!("name the directory that `nasbn-targets package` made: it holds {RUN} and SHA256SUMS")
             }
@@ -186,4 +206,11 @@ impl PackageError {
             _ => 2,
         }
     }
+}
+
+/// The first few of some names, and how many more there are.
+fn first(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
+    names[..names.len().min(SHOWN)].join(", ") + &more
 }

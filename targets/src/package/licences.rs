@@ -16,6 +16,8 @@ use crate::library::Library;
 
 /// The crate that the program is built from.
 const ROOT: &str = "nasbn-runtime";
+/// What Rust's own part of a program is called in the list.
+const STANDARD_LIBRARY: &str = "the Rust standard library";
 /// Largest licence text that is taken.
 const MOST_BYTES: u64 = 64 << 10;
 /// Beginnings of the names of files that hold licences, in capitals.
@@ -140,7 +142,11 @@ fn linked(metadata: &Value) -> Option<Vec<Crate>> {
 /// The list, and every licence text once.
 fn text_of(crates: &[Crate]) -> String {
     let mut out = String::from("Crates that nasbn is made of (a build may leave some out), and their licences.\n\n");
+    // Linked into every program, and in no list of cargo's.
+    let (name, licence) = (STANDARD_LIBRARY, "MIT OR Apache-2.0");
+    let _ = writeln!(out, "{name:<28} {licence:<34} https://github.com/rust-lang/rust");
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    texts.insert(include_str!("../../data/licences/rust.txt").to_owned(), vec![name.to_owned()]);
     for one in crates {
         let name = format!("{} {}", one.name, one.version);
         let _ = writeln!(out, "{name:<28} {:<34} {}", one.licence, one.place);
@@ -217,7 +223,8 @@ mod tests {
         let exe = env::current_exe().unwrap();
         let part = of_crates(&exe, &crate::library::host_triple()).unwrap();
         let super::super::parts::Contents::Text(text) = part.contents else { unreachable!() };
-        for name in ["ort ", "clap ", "serde "] {
+        assert!(text.contains("the Rust standard library\n\nCopyright (c) The Rust Project Contributors\n"));
+        for name in ["the Rust standard library ", "ort ", "clap ", "serde "] {
             assert!(text.contains(&format!("\n{name}")), "{name}");
         }
         assert!(!text.contains("nasbn-runtime") && !text.contains("serde_derive "));

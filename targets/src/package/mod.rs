@@ -11,7 +11,9 @@ mod manual;
 mod opened;
 mod parts;
 mod readme;
+mod replace;
 mod stage;
+mod work;
 
 use std::path::{Path, PathBuf};
 
@@ -128,7 +130,9 @@ pub fn package(
         Some(path) => path.clone(),
         None => built(device, &request.target_dir)?,
     };
-    fits(&binary, device, glibc)?;
+    if let Some(reason) = no_program(&fits(&binary, device, glibc)?) {
+        return Err(PackageError::NoProgram { path: binary, reason });
+    }
     let mut parts = bundle::parts(&request.bundle)?;
     // What is cheap to know comes before what is fetched.
     if request.with_manual {
@@ -191,8 +195,21 @@ fn built(device: &Device, target_dir: &Path) -> Result<PathBuf, PackageError> {
     })
 }
 
-/// Checks that a program or library runs on a device with a glibc.
-fn fits(path: &Path, device: &Device, glibc: GlibcVersion) -> Result<(), PackageError> {
+/// Why a file is no program that boards start; none if it is one.
+fn no_program(elf: &Elf) -> Option<String> {
+    /// What the names of glibc's loaders begin with.
+    const LOADER: &str = "ld-linux";
+    match &elf.interpreter {
+        None => Some("it names no loader, without which it can load no library".to_owned()),
+        Some(path) if !path.rsplit('/').next().is_some_and(|name| name.starts_with(LOADER)) => {
+            Some(format!("its loader is {path}, and boards have glibc's"))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Checks that a program or library runs on a device with a glibc; what it needs.
+fn fits(path: &Path, device: &Device, glibc: GlibcVersion) -> Result<Elf, PackageError> {
     let elf = Elf::read(path)?;
     let wanted = Machine::of_triple(&device.triple);
     if wanted != Some(elf.machine) {
@@ -210,7 +227,7 @@ fn fits(path: &Path, device: &Device, glibc: GlibcVersion) -> Result<(), Package
             glibc,
             device: device.name.clone(),
         }),
-        _ => Ok(()),
+        _ => Ok(elf),
     }
 }
 

@@ -35,13 +35,8 @@ pub fn open(directory: &Path) -> Result<Opened, PackageError> {
         serde_json::from_str(&read(DESCRIPTION)?).map_err(|e| no_package(format!("{DESCRIPTION}: {e}")))?;
     let mut members = vec![Member { path: SUMS.to_owned(), executable: false }];
     let mut bytes = sums.len() as u64;
-    for (number, line) in sums.lines().enumerate() {
-        let odd = || no_package(format!("{SUMS}, line {}, is not `SHA-256  path`", number + 1));
-        let (digest, name) = line.split_once("  ").ok_or_else(odd)?;
+    for (digest, name) in names(&sums, directory)? {
         let path = directory.join(name);
-        if digest.len() != 64 || name_of(Path::new(name), &path)? != name {
-            return Err(odd());
-        }
         let is_file = fs::symlink_metadata(&path).is_ok_and(|m| m.is_file());
         if !is_file {
             return Err(no_package(format!("it holds no file {name}")));
@@ -58,6 +53,23 @@ pub fn open(directory: &Path) -> Result<Opened, PackageError> {
         return Err(no_package(format!("{SUMS} does not name {missing}")));
     }
     Ok(Opened { directory: directory.to_owned(), members, description, bytes })
+}
+
+/// Digest and name of each file that the text of a `SHA256SUMS` in `directory` names.
+///
+/// # Errors
+/// [`PackageError::NotAPackage`] or [`PackageError::Name`].
+pub fn names<'a>(sums: &'a str, directory: &Path) -> Result<Vec<(&'a str, &'a str)>, PackageError> {
+    let parse = |(number, line): (usize, &'a str)| {
+        let odd = || PackageError::NotAPackage {
+            path: directory.to_owned(),
+            reason: format!("{SUMS}, line {}, is not `SHA-256  path`", number + 1),
+        };
+        let (digest, name) = line.split_once("  ").ok_or_else(odd)?;
+        let whole = digest.len() == 64 && name_of(Path::new(name), &directory.join(name))? == name;
+        if whole { Ok((digest, name)) } else { Err(odd()) }
+    };
+    sums.lines().enumerate().map(parse).collect()
 }
 
 impl Opened {

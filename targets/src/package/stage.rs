@@ -5,24 +5,19 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process,
     time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
 
 use super::{
-    DESCRIPTION, PackageError, Part, SUMS,
+    PackageError, Part, SUMS,
     archive::{self, FILE_MODE, Member, PROGRAM_MODE, TIME},
     parts::Contents,
+    replace,
+    work::{self, Work, unnamed},
 };
-
-/// What the name of a directory ends in, before its random letters, while a package is made in it.
-const WORK: &str = ".nasbn-";
-/// Where the old package is there while the new one takes its place.
-const OLD: &str = "old";
 
 /// Where a package goes.
 #[derive(Debug)]
@@ -30,6 +25,8 @@ pub struct Outputs {
     directory: PathBuf,
     archive: PathBuf,
     parent: PathBuf,
+    /// Whether a package that is there is replaced.
+    force: bool,
 }
 
 /// What was written.
@@ -51,7 +48,7 @@ impl Outputs {
     /// `out` and `out.tar.gz`, if they are free, or hold a package that is to be replaced.
     ///
     /// # Errors
-    /// If they are neither, or `out` names no directory or one in `bundle`.
+    /// If they are neither, or hold anything that is not the package's, or `out` names no directory or one in `bundle`.
     pub fn new(out: &Path, bundle: &Path, force: bool) -> Result<Self, PackageError> {
         let refused = |reason| PackageError::Place { path: out.to_owned(), reason };
         let name = out.file_name().ok_or_else(|| refused("it does not end in a name"))?;
@@ -67,24 +64,22 @@ impl Outputs {
         {
             return Err(refused("it is in the bundle"));
         }
-        let outputs = Self { directory: out.to_owned(), archive: out.with_file_name(archive_name), parent };
-        outputs.remove_leftovers();
-        for path in [&outputs.directory, &outputs.archive] {
-            if !force && fs::symlink_metadata(path).is_ok() {
-                return Err(PackageError::Exists { path: path.clone() });
-            }
-        }
-        if let Ok(present) = fs::symlink_metadata(&outputs.directory) {
-            let is_package =
-                present.is_dir() && [SUMS, DESCRIPTION].iter().all(|name| outputs.directory.join(name).is_file());
-            if !is_package {
-                return Err(PackageError::Foreign { path: outputs.directory });
-            }
-        }
-        if fs::symlink_metadata(&outputs.archive).is_ok_and(|m| !m.is_file()) {
-            return Err(PackageError::Foreign { path: outputs.archive });
-        }
+        let outputs = Self { directory: out.to_owned(), archive: out.with_file_name(archive_name), parent, force };
+        work::remove_abandoned(&outputs.directory, &outputs.parent);
+        outputs.check()?;
         Ok(outputs)
+    }
+
+    /// Checks that the places are free, or hold what may be replaced.
+    fn check(&self) -> Result<(), PackageError> {
+        if self.force {
+            replace::directory(&self.directory)?;
+            return replace::archive(&self.archive);
+        }
+        match [&self.directory, &self.archive].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
+            Some(path) => Err(PackageError::Exists { path: path.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Writes the package, whose files are below `top` in the archive.
@@ -93,9 +88,8 @@ impl Outputs {
     /// Any of the steps; what was there before is then as it was.
     pub fn write(&self, mut parts: Vec<Part>, top: &str) -> Result<Written, PackageError> {
         parts.sort_by(|a, b| a.path.cmp(&b.path));
-        let prefix = format!("{}{}-", self.prefix(), process::id());
-        let work = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.parent);
-        let work = work.map_err(|source| PackageError::Io { path: self.parent.clone(), source: unnamed(source) })?;
+        let work = Work::new(&self.directory, &self.parent)
+            .map_err(|source| PackageError::Io { path: self.parent.clone(), source })?;
         let new = work.path().join("new");
         let (mut sums, mut members, mut bytes) = (String::new(), Vec::new(), 0);
         for part in &parts {
@@ -109,34 +103,8 @@ impl Outputs {
         members.sort();
         let packed = work.path().join("packed");
         let (sha256, archive_bytes) = self.pack(&new, &members, top, &packed)?;
-        self.commit(&work, &new, &packed)?;
+        self.commit(work, &new, &packed)?;
         Ok(Written { archive: self.archive.clone(), sha256, archive_bytes, files: members.len(), bytes })
-    }
-
-    /// What the names of directories of work begin with; the number of their process comes next.
-    fn prefix(&self) -> String {
-        format!(".{}{WORK}", self.directory.file_name().unwrap_or_default().to_string_lossy())
-    }
-
-    /// Removes what killed processes left, but for an old package that has no other place: that is put back.
-    fn remove_leftovers(&self) {
-        let prefix = self.prefix();
-        for entry in fs::read_dir(&self.parent).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let process = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-            let ended = process.is_some_and(|p| !Path::new("/proc").join(p.to_string()).exists());
-            if !ended {
-                continue;
-            }
-            let old = entry.path().join(OLD);
-            if fs::symlink_metadata(&old).is_ok() && fs::symlink_metadata(&self.directory).is_err() {
-                let _ = fs::rename(&old, &self.directory);
-            }
-            // An old package that was replaced is of no use; one that could not be put back is kept.
-            if fs::symlink_metadata(&self.directory).is_ok() || fs::symlink_metadata(&old).is_err() {
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
     }
 
     /// An error of the files that are made, told of the place that they are for.
@@ -147,7 +115,12 @@ impl Outputs {
     /// Writes a file; its SHA-256 and size.
     fn put(&self, new: &Path, part: &Part) -> Result<(String, u64), PackageError> {
         let path = new.join(&part.path);
-        fs::create_dir_all(path.parent().unwrap_or(new)).map_err(|e| self.error(e))?;
+        let directory = path.parent().unwrap_or(new);
+        fs::create_dir_all(directory).map_err(|e| self.error(e))?;
+        // As all of it: the same whatever the user's umask is.
+        for directory in directory.ancestors().take_while(|directory| directory.starts_with(new)) {
+            fs::set_permissions(directory, Permissions::from_mode(PROGRAM_MODE)).map_err(|e| self.error(e))?;
+        }
         let mut file = File::create(&path).map_err(|e| self.error(e))?;
         let measured = match &part.contents {
             Contents::Text(text) => copy(&mut text.as_bytes(), &mut file).map_err(Fault::of_both),
@@ -174,35 +147,52 @@ impl Outputs {
         let out = archive::tar_gz(new, members, top, out).map_err(|e| self.error(e))?;
         let (digest, bytes) = (hexadecimal(&out.hash.finalize()), out.bytes);
         let file = out.inner.into_inner().map_err(|e| self.error(e.into_error()))?;
-        file.sync_all().map_err(|e| self.error(e))?;
+        file.set_permissions(Permissions::from_mode(FILE_MODE))
+            .and_then(|()| file.sync_all())
+            .map_err(|e| self.error(e))?;
         Ok((digest, bytes))
     }
 
     /// Puts the new package in its place; the old one, if there is one, goes with the directory of work.
-    fn commit(&self, work: &TempDir, new: &Path, packed: &Path) -> Result<(), PackageError> {
-        // A temporary directory is its user's alone.
-        fs::set_permissions(new, Permissions::from_mode(PROGRAM_MODE)).map_err(|e| self.error(e))?;
-        let old = work.path().join(OLD);
+    fn commit(&self, work: Work, new: &Path, packed: &Path) -> Result<(), PackageError> {
+        // Much may have come to the place while the package was made.
+        self.check()?;
+        let old = work.old();
         let replaced = fs::symlink_metadata(&self.directory).is_ok();
         if replaced {
             fs::rename(&self.directory, &old).map_err(|e| self.error(e))?;
         }
-        let done = fs::rename(new, &self.directory).and_then(|()| {
+        let done = fs::rename(new, &self.directory).map_err(|e| self.error(e)).and_then(|()| {
             // Until the archive is in place, too, the old directory can be put back.
-            fs::rename(packed, &self.archive).inspect_err(|_| {
+            self.put_archive(packed).inspect_err(|_| {
                 let _ = fs::rename(&self.directory, new);
             })
         });
-        done.map_err(|error| {
-            if replaced {
-                let _ = fs::rename(&old, &self.directory);
+        if let Err(error) = done {
+            if replaced && fs::rename(&old, &self.directory).is_err() {
+                work.keep();
             }
-            self.error(error)
-        })?;
+            return Err(error);
+        }
         if let Ok(parent) = File::open(&self.parent) {
             let _ = parent.sync_all();
         }
         Ok(())
+    }
+
+    /// Puts the archive in its place, which is free unless it may be replaced.
+    fn put_archive(&self, packed: &Path) -> Result<(), PackageError> {
+        if !self.force {
+            // Unlike a rename, a link replaces nothing; some file systems have none.
+            match fs::hard_link(packed, &self.archive) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(PackageError::Exists { path: self.archive.clone() });
+                }
+                Err(_) => {}
+            }
+        }
+        fs::rename(packed, &self.archive).map_err(|e| self.error(e))
     }
 }
 
@@ -275,12 +265,4 @@ fn hexadecimal(digest: &[u8]) -> String {
 pub fn json(value: &impl Serialize) -> String {
     // Texts and numbers in a struct: there is nothing that cannot be written.
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
-}
-
-/// The error without the name of the temporary directory, which `tempfile` adds and which nobody has asked for.
-fn unnamed(error: io::Error) -> io::Error {
-    match error.to_string().split_once(" at path ") {
-        Some((what, _)) => io::Error::new(error.kind(), what.to_owned()),
-        None => error,
-    }
 }

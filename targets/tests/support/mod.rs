@@ -31,6 +31,7 @@ impl Ran {
         self
     }
 
+    #[allow(dead_code)]
     /// Asserts the exit status, one `error:` with `words`, and one `hint:`.
     pub fn fails(self, status: i32, words: &str) -> Self {
         assert_eq!(self.status, Some(status), "{self:?}");
@@ -91,6 +92,7 @@ pub fn names(dir: &Path) -> Vec<String> {
 
 /// Makes a file a program, written by a process of its own: one that this process had open could not be started while a
 /// fork in another test's thread still holds it ("text file busy").
+#[allow(dead_code)]
 pub fn script(path: &Path, body: &str) {
     let write = "printf '#!/bin/sh\n%s\n' \"$2\" > \"$1\" && chmod +x \"$1\"";
     assert!(Command::new("sh").args(["-c", write, "sh"]).arg(path).arg(body).status().unwrap().success());

@@ -1,7 +1,7 @@
 //! What a thread leaves, and how much of it may differ between machines.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -24,7 +24,7 @@ const INDICATOR: f64 = 3e-4;
 pub struct Outcome {
     /// Path and loss of each step of all adaptations.
     steps: Vec<(String, f64)>,
-    /// Tensors of the first checkpoint.
+    /// Tensors of all checkpoints, by `checkpoint N: name`.
     parameters: BTreeMap<String, Vec<f32>>,
     /// By path and column.
     scores: BTreeMap<(String, String), f64>,
@@ -43,7 +43,13 @@ impl Outcome {
         let winner = &found["winner"];
         Self {
             steps: checkpoints.iter().flat_map(|at| metrics(at).lines().map(step).collect::<Vec<_>>()).collect(),
-            parameters: parameters(&checkpoints[0]),
+            parameters: checkpoints
+                .iter()
+                .enumerate()
+                .flat_map(|(i, at)| {
+                    parameters(at).into_iter().map(move |(name, v)| (format!("checkpoint {i}: {name}"), v))
+                })
+                .collect(),
             scores: table(scores),
             winner: (winner["path"].as_str().unwrap().to_owned(), winner["score"].as_f64().unwrap()),
         }
@@ -52,7 +58,7 @@ impl Outcome {
     /// Outcomes that are changed in one thing, and which, as [`differences`] calls it.
     pub fn with_changes(&self) -> Vec<(String, Self)> {
         type Change = fn(&mut Outcome) -> String;
-        let changes: [Change; 6] = [
+        let changes: [Change; 9] = [
             |changed| {
                 changed.steps[2].1 *= 1.001;
                 "step 2".into()
@@ -65,6 +71,21 @@ impl Outcome {
                 let (name, values) = changed.parameters.iter_mut().next().unwrap();
                 values[0] += 0.01;
                 name.clone()
+            },
+            |changed| {
+                let (name, values) = changed.parameters.iter_mut().next_back().unwrap();
+                assert!(name.starts_with("checkpoint 1: "), "{name}");
+                values[0] += 0.01;
+                name.clone()
+            },
+            // What only one of the two has, whichever it is.
+            |changed| {
+                changed.parameters.insert("more".into(), vec![0.0]);
+                "more".into()
+            },
+            |changed| {
+                changed.scores.insert(("path".into(), "more".into()), 0.0);
+                "more of path".into()
             },
             |changed| {
                 let ((path, column), loss) =
@@ -155,16 +176,23 @@ fn gaps(a: &Outcome, b: &Outcome) -> Vec<Gap> {
         };
         push("loss", format!("step {i}"), apart, LOSS);
     }
-    for (name, values) in &a.parameters {
-        let others = b.parameters.get(name).filter(|others| others.len() == values.len());
-        let apart = others.map_or(f64::INFINITY, |others| {
-            values.iter().zip(others).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
-        });
+    for name in a.parameters.keys().chain(b.parameters.keys()).collect::<BTreeSet<_>>() {
+        let apart = match (a.parameters.get(name), b.parameters.get(name)) {
+            (Some(a), Some(b)) if a.len() == b.len() => {
+                // A maximum would pass over what is no number.
+                let gaps = a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs()));
+                gaps.map(|gap| if gap.is_nan() { f64::INFINITY } else { gap }).fold(0.0, f64::max)
+            }
+            _ => f64::INFINITY,
+        };
         push("parameter", name.clone(), apart, PARAMETER);
     }
-    for ((path, column), &score) in &a.scores {
-        let other = b.scores.get(&(path.clone(), column.clone()));
-        let apart = other.map_or(f64::INFINITY, |&other| relative(score, other));
+    for key in a.scores.keys().chain(b.scores.keys()).collect::<BTreeSet<_>>() {
+        let apart = match (a.scores.get(key), b.scores.get(key)) {
+            (Some(&a), Some(&b)) => relative(a, b),
+            _ => f64::INFINITY,
+        };
+        let (path, column) = key;
         push(column, format!("{column} of {path}"), apart, tolerance(column));
     }
     let apart = if a.winner.0 == b.winner.0 { (a.winner.1 - b.winner.1).abs() } else { f64::INFINITY };

@@ -20,6 +20,23 @@ fn what_does_not_run_on_the_board_is_refused_and_nothing_is_written() {
     fs::write(&foreign, [&exe[..18], &[243, 0], &exe[20..]].concat()).unwrap();
     let error = place.make(|r| r.binary = Some(foreign)).unwrap_err();
     assert!(error.to_string().contains("is for machine 243") && error.hint().contains("cargo jetson"), "{error}");
+    // Another loader, and none: a program of musl's.
+    let at = |words: &[u8]| exe.windows(words.len()).position(|found| found == words).unwrap();
+    let loader = at(b"ld-linux");
+    for (with, words) in [(&b"ld-musll"[..], "and boards have glibc's"), (b"", "it names no loader")] {
+        let mut changed = exe.clone();
+        changed[loader..loader + with.len()].copy_from_slice(with);
+        if with.is_empty() {
+            // PT_INTERP, the kind of a segment of the table behind the header, becomes PT_NULL.
+            let segment = (64..).step_by(56).find(|&at| changed[at..at + 4] == [3, 0, 0, 0]).unwrap();
+            changed[segment] = 0;
+        }
+        let path = place.path("pages/changed");
+        fs::write(&path, changed).unwrap();
+        let error = place.make(|r| r.binary = Some(path)).unwrap_err();
+        assert!(matches!(&error, PackageError::NoProgram { .. }) && error.to_string().contains(words), "{error}");
+        assert!(error.hint().contains("cargo jetson"));
+    }
     let script = place.path("pages/script");
     fs::write(&script, "#!/bin/sh\n").unwrap();
     let error = place.make(|r| r.binary = Some(script)).unwrap_err();
@@ -72,15 +89,100 @@ fn a_bundle_with_links_or_without_a_manifest_is_refused() {
 fn what_killed_processes_left_is_removed_and_an_old_package_put_back() {
     let place = Place::new();
     let first = place.make(|_| {}).unwrap();
-    // No process has this number; this one lives.
-    let dead = place.path(".deploy.nasbn-4194999-abc");
-    let living = place.path(&format!(".deploy.nasbn-{}-abc", std::process::id()));
-    for work in [&dead, &living] {
+    // Nobody holds the first locked; the second is held, the third not yet.
+    let [dead, living, new] = ["dead00", "living", "new000"].map(|name| place.path(&format!(".deploy.nasbn-{name}")));
+    let others = ["x.deploy.nasbn-dead00", ".deploy.nasbn-dead0", ".deploy.nasbn-dead0.", ".deploy.nasbn-1-dead00"];
+    let others = others.map(|name| place.path(name));
+    for work in [&dead, &living, &new].into_iter().chain(&others) {
         fs::create_dir(work).unwrap();
     }
+    let locks: Vec<_> = [&dead, &living].into_iter().chain(&others).map(|w| fs::File::create(w.join("lock"))).collect();
+    locks[1].as_ref().unwrap().try_lock().unwrap();
     fs::rename(&first.directory, dead.join("old")).unwrap();
     fs::remove_file(&first.archive).unwrap();
     let error = place.make(|_| {}).unwrap_err();
     assert!(matches!(&error, PackageError::Exists { .. }), "{error}");
-    assert!(!dead.exists() && living.exists() && first.directory.join(RUN).is_file());
+    assert!(!dead.exists() && first.directory.join(RUN).is_file());
+    assert!([&living, &new].into_iter().chain(&others).all(|work| work.exists()), "{:?}", place.left());
+}
+
+#[test]
+fn force_replaces_no_archive_that_is_not_a_package_s() {
+    let place = Place::new();
+    let first = place.make(|_| {}).unwrap();
+    let refused = |place: &Place| {
+        let error = place.make(|r| r.force = true).unwrap_err();
+        assert!(matches!(&error, PackageError::Foreign { path } if *path == first.archive), "{error}");
+        assert!(error.hint().contains("move it away"));
+    };
+    // A text; what `tar` makes of the directory with something of one's own in it; half an archive.
+    let whole = fs::read(&first.archive).unwrap();
+    fs::create_dir(place.path("nasbn-mine")).unwrap();
+    let copy = "cp -a deploy/. nasbn-mine; echo mine > nasbn-mine/notes; find nasbn-mine -type f | tar -czf mine -T -";
+    assert!(Command::new("sh").args(["-c", copy]).current_dir(place.dir.path()).status().unwrap().success());
+    let own = fs::read(place.path("mine")).unwrap();
+    for contents in [b"the holidays' photographs".as_slice(), &own, &whole[..whole.len() / 2]] {
+        fs::write(&first.archive, contents).unwrap();
+        refused(&place);
+        assert_eq!(fs::read(&first.archive).unwrap(), contents);
+        // Without a package beside it, too.
+        fs::rename(&first.directory, place.path("away")).unwrap();
+        refused(&place);
+        assert_eq!(fs::read(&first.archive).unwrap(), contents);
+        assert!(!first.directory.exists());
+        fs::rename(place.path("away"), &first.directory).unwrap();
+    }
+    fs::write(&first.archive, &whole).unwrap();
+    fs::remove_dir_all(&first.directory).unwrap();
+    assert_eq!(place.make(|r| r.force = true).unwrap().sha256, first.sha256);
+}
+
+#[test]
+fn force_deletes_nothing_that_was_put_into_the_package() {
+    let place = Place::new();
+    let first = place.make(|_| {}).unwrap();
+    for name in ["checkpoint/state", "bundle/cache/a.engine", "bundle/graphs/mine.onnx", "results.csv"] {
+        let path = first.directory.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "mine").unwrap();
+        let error = place.make(|r| r.force = true).unwrap_err();
+        let PackageError::Holds { others, .. } = &error else { panic!("{error}") };
+        let entry = if name.starts_with("bundle/graphs") { name } else { name.rsplit_once('/').map_or(name, |n| n.0) };
+        assert_eq!(*others, [entry]);
+        assert!(error.to_string().contains(entry) && error.hint().contains("elsewhere"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        if entry == name {
+            fs::remove_file(path).unwrap()
+        } else {
+            fs::remove_dir_all(first.directory.join(entry)).unwrap()
+        }
+    }
+    // A link in a file's place leads to somebody's file; an empty directory is somebody's, too.
+    fs::create_dir(first.directory.join("empty")).unwrap();
+    fs::remove_file(first.directory.join(RUN)).unwrap();
+    std::os::unix::fs::symlink("elsewhere", first.directory.join(RUN)).unwrap();
+    let error = place.make(|r| r.force = true).unwrap_err();
+    assert!(error.to_string().ends_with("no part of the package: empty, run.sh"), "{error}");
+    fs::remove_dir(first.directory.join("empty")).unwrap();
+    fs::remove_file(first.directory.join(RUN)).unwrap();
+    assert_eq!(place.make(|r| r.force = true).unwrap().sha256, first.sha256);
+    assert_eq!(place.left(), ["deploy", "deploy.tar.gz"]);
+}
+
+#[test]
+fn what_comes_to_the_place_while_a_package_is_made_is_not_replaced() {
+    let place = Place::new();
+    let outputs = stage::Outputs::new(&place.path("deploy"), &place.path("bundle"), false).unwrap();
+    for taken in ["deploy", "deploy.tar.gz"] {
+        fs::write(place.path(taken), "mine").unwrap();
+        let error = outputs.write(vec![Part::text("run.sh", String::new())], "nasbn-x").unwrap_err();
+        assert!(matches!(&error, PackageError::Exists { .. }), "{error}");
+        assert_eq!(place.left(), [taken]);
+        fs::remove_file(place.path(taken)).unwrap();
+    }
+    let outputs = stage::Outputs::new(&place.path("deploy"), &place.path("bundle"), true).unwrap();
+    fs::write(place.path("deploy.tar.gz"), "mine").unwrap();
+    let error = outputs.write(vec![Part::text("run.sh", String::new())], "nasbn-x").unwrap_err();
+    assert!(matches!(&error, PackageError::Foreign { .. }), "{error}");
+    assert_eq!(place.left(), ["deploy.tar.gz"]);
 }
