@@ -18,8 +18,8 @@ const LOSS: f64 = 1e-4;
 const PARAMETER: f64 = 2e-4;
 /// Gradients. Adam divides each by its own size, so that one of size `g` that is this far off takes a parameter this far over
 /// `g` times the rate off in a step; of one that is nought but for rounding (of a shift that the next BatchNorm takes out again)
-/// not even the sign is the same. The moments, which are compared as they are, were 2e-5 apart: gradients 2e-4.
-const GRADIENT: f64 = 2e-3;
+/// not even the sign is the same. By what parameters were apart, gradients (of 3e-2 at most) were 5e-5 apart.
+const GRADIENT: f64 = 5e-4;
 /// Adam's rate times its steps here: no parameter of one machine is further than that from where it began.
 const ADAM_REACH: f64 = 0.02 * 3.0;
 /// What is left after as many steps of Adam's second moment of a gradient that stays: its root times the gradient's size.
@@ -81,11 +81,12 @@ impl Outcome {
                 name.clone()
             },
             |changed| {
-                // Of Adam: where a gradient is the largest, and a moment of it.
+                // Of Adam, where a gradient is the largest; and a moment.
                 let seconds = changed.parameters.iter().filter(|(name, _)| name.ends_with(".gamma.second"));
-                let largest = seconds.map(|(name, values)| (values[0], name.trim_end_matches(".second").to_owned()));
-                let (_, name) = largest.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
-                changed.parameters.get_mut(&name).unwrap()[0] += 0.01;
+                let values = seconds.flat_map(|(name, v)| v.iter().enumerate().map(move |(i, v)| (*v, i, name)));
+                let (_, i, second) = values.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+                let name = second.trim_end_matches(".second").to_owned();
+                changed.parameters.get_mut(&name).unwrap()[i] += 0.01;
                 name
             },
             |changed| {
