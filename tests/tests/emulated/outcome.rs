@@ -16,6 +16,14 @@ use serde_json::Value;
 const LOSS: f64 = 1e-4;
 /// Gamma, beta (of order one) and their momenta.
 const PARAMETER: f64 = 2e-4;
+/// Gradients. Adam divides each by its own size, so that one of size `g` that is this far off takes a parameter this far over
+/// `g` times the rate off in a step; of one that is nought but for rounding (of a shift that the next BatchNorm takes out again)
+/// not even the sign is the same. By what parameters were apart, gradients (of 3e-2 at most) were 5e-5 apart.
+const GRADIENT: f64 = 5e-4;
+/// Adam's rate times its steps here: no parameter of one machine is further than that from where it began.
+const ADAM_REACH: f64 = 0.02 * 3.0;
+/// What is left after as many steps of Adam's second moment of a gradient that stays: its root times the gradient's size.
+const ADAM_SECOND: f64 = 0.003;
 /// Indicators, relative.
 const INDICATOR: f64 = 3e-4;
 
@@ -58,7 +66,7 @@ impl Outcome {
     /// Outcomes that are changed in one thing, and which, as [`differences`] calls it.
     pub fn with_changes(&self) -> Vec<(String, Self)> {
         type Change = fn(&mut Outcome) -> String;
-        let changes: [Change; 9] = [
+        let changes: [Change; 10] = [
             |changed| {
                 changed.steps[2].1 *= 1.001;
                 "step 2".into()
@@ -73,9 +81,18 @@ impl Outcome {
                 name.clone()
             },
             |changed| {
-                let (name, values) = changed.parameters.iter_mut().next_back().unwrap();
-                assert!(name.starts_with("checkpoint 1: "), "{name}");
-                values[0] += 0.01;
+                // Of Adam, where a gradient is the largest; and a moment.
+                let seconds = changed.parameters.iter().filter(|(name, _)| name.ends_with(".gamma.second"));
+                let values = seconds.flat_map(|(name, v)| v.iter().enumerate().map(move |(i, v)| (*v, i, name)));
+                let (_, i, second) = values.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+                let name = second.trim_end_matches(".second").to_owned();
+                changed.parameters.get_mut(&name).unwrap()[i] += 0.01;
+                name
+            },
+            |changed| {
+                let adam = |name: &str| name.starts_with("checkpoint 1: ") && name.ends_with(".first");
+                let (name, values) = changed.parameters.iter_mut().find(|(name, _)| adam(name)).unwrap();
+                values[0] += 0.001;
                 name.clone()
             },
             // What only one of the two has, whichever it is.
@@ -162,6 +179,13 @@ fn relative(a: f64, b: f64) -> f64 {
     if a == b || a.is_nan() && b.is_nan() { 0.0 } else { (a - b).abs() / a.abs().max(b.abs()) }
 }
 
+/// How far Adam may take a parameter off, by the second moment of its gradient.
+fn adam_slack(second: f32) -> f64 {
+    let gradient = (f64::from(second) / ADAM_SECOND).sqrt();
+    // Two machines may go opposite ways.
+    ADAM_REACH * (GRADIENT / gradient).min(2.0)
+}
+
 fn gaps(a: &Outcome, b: &Outcome) -> Vec<Gap> {
     let mut gaps = Vec::new();
     let mut push = |kind: &str, what: String, apart: f64, allowed: f64| {
@@ -178,9 +202,13 @@ fn gaps(a: &Outcome, b: &Outcome) -> Vec<Gap> {
     }
     for name in a.parameters.keys().chain(b.parameters.keys()).collect::<BTreeSet<_>>() {
         let apart = match (a.parameters.get(name), b.parameters.get(name)) {
-            (Some(a), Some(b)) if a.len() == b.len() => {
+            (Some(values), Some(others)) if values.len() == others.len() => {
+                let slack = [a, b].map(|outcome| outcome.parameters.get(&format!("{name}.second")));
+                let gaps = values.iter().zip(others).enumerate().map(|(i, (x, y))| {
+                    let second = slack.iter().filter_map(|second| (*second)?.get(i)).copied().reduce(f32::min);
+                    f64::from((x - y).abs()) - second.map_or(0.0, adam_slack)
+                });
                 // A maximum would pass over what is no number.
-                let gaps = a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs()));
                 gaps.map(|gap| if gap.is_nan() { f64::INFINITY } else { gap }).fold(0.0, f64::max)
             }
             _ => f64::INFINITY,
