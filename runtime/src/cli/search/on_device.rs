@@ -59,9 +59,11 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         Some(file) => Some(setup::networks(&supernet, &setup::paths_of(file, &supernet)?)),
         None => None,
     };
+    let costs = CostTable::new(&supernet);
+    let demands = Demands { limits: &limits, costs: &costs, table: &table };
     if args.dry_run {
-        let (table, supernet, among) = (&table, &supernet, among.as_deref());
-        return dry::Dry { args, objective, plan: &plan, table, supernet, among }.say();
+        let (supernet, among) = (&supernet, among.as_deref());
+        return dry::Dry { args, objective, plan: &plan, demands, supernet, among }.say();
     }
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let data = setup::dataset_within(&args.data.data, &args.data.reading, &supernet, args.memory_budget)?;
@@ -112,9 +114,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         },
         _ => None,
     };
-    let costs = CostTable::new(&supernet);
     let opener = session.network.opener()?;
-    let demands = Demands { limits: &limits, costs: &costs, table: &table };
     let source = match &composite {
         Some(composite) => Source::Composite {
             network: &mut session.network,
