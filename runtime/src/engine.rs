@@ -109,6 +109,7 @@ pub struct Engine {
     kept: Kept,
     sessions: usize,
     runs: u64,
+    fetches: u64,
 }
 
 impl Engine {
@@ -139,6 +140,7 @@ impl Engine {
             kept: Kept::new(manifest.graphs.len()),
             sessions: 0,
             runs: 0,
+            fetches: 0,
         })
     }
 
@@ -205,6 +207,12 @@ impl Engine {
         self.runs
     }
 
+    /// Number of tensors copied from the provider's memory so far, each of which waits for the provider: see
+    /// [`Engine::on_host`].
+    pub fn fetches(&self) -> u64 {
+        self.fetches
+    }
+
     /// A tensor of zeros on the host.
     ///
     /// # Errors
@@ -234,7 +242,7 @@ impl Engine {
         let values = match &self.memories {
             Some(memories) => {
                 let place = |port| residence(*role, port);
-                binding = memories.bind(session, inputs, outputs, &mut input, place)?;
+                binding = memories.bind(session, inputs, outputs, &mut input, place, &failed)?;
                 boundary::onnx_runtime(|| session.run_binding(&binding))
             }
             None => {
@@ -260,6 +268,7 @@ impl Engine {
     pub fn on_host(&mut self, tensor: SharedTensor) -> Result<SharedTensor, EngineError> {
         match (&mut self.memories, tensor.residence()) {
             (Some(memories), Residence::Device) => {
+                self.fetches += 1;
                 let copied = memories.fetch(tensor.value()?)?;
                 Ok(SharedTensor::new(&self.tensors, copied, Residence::Host))
             }

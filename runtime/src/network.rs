@@ -44,7 +44,8 @@ pub struct NetworkOptions {
 
 /// A forward pass with batch statistics.
 pub struct Pass {
-    /// Logits `[N, classes]`, which the host can read.
+    /// Logits `[N, classes]`, where graphs leave them: in the provider's memory, if it has one. [`Network::loss`] takes them
+    /// from there; [`Network::logits`] gives them to the host.
     pub logits: SharedTensor,
     path: Path,
     tapes: Tapes,
@@ -175,6 +176,19 @@ impl Network {
         self.engine.runs()
     }
 
+    /// Number of tensors copied from the provider's memory for the host so far; see [`Engine::fetches`].
+    pub fn fetches(&self) -> u64 {
+        self.engine.fetches()
+    }
+
+    /// Logits of a pass, `[N, classes]`, which the host can read: the pass's own, or a copy of what is in the provider's memory.
+    ///
+    /// # Errors
+    /// If they cannot be copied.
+    pub fn logits(&mut self, pass: &Pass) -> Result<SharedTensor, EngineError> {
+        self.engine.on_host(pass.logits.clone())
+    }
+
     /// Whether every operator has a fused graph of `role`, and none passes the image on unchanged
     /// (which is laid out otherwise).
     fn has_fused(&self, role: Role) -> bool {
@@ -222,7 +236,8 @@ impl Network {
     ) -> Result<SharedTensor, EngineError> {
         let node = self.supernet.edges.last().map_or(0, |edge| usize::from(edge.from));
         let keeping = (MemoryMode::Lean, false);
-        self.forward_in(node, path, parameters, images, statistics, keeping, None).map(|pass| pass.logits)
+        let pass = self.forward_in(node, path, parameters, images, statistics, keeping, None)?;
+        self.engine.on_host(pass.logits)
     }
 
     /// As [`Network::forward`], but the pass holds what [`Network::jacobian`] and [`Network::sign_agreement`] need
@@ -358,10 +373,11 @@ impl Network {
             network.engine.run(graph, input, |port, value| take(port, value, Port::Y, &mut y))?;
             y.ok_or_else(|| unexpected(Port::Y))
         };
-        self.walk(self.logits_node(), path, images, self.evaluation, steps, &mut run)
+        let logits = self.walk(self.logits_node(), path, images, self.evaluation, steps, &mut run)?;
+        self.engine.on_host(logits)
     }
 
-    /// Mean softmax cross-entropy of logits `[N, classes]` against class indices `[N]`.
+    /// Mean softmax cross-entropy of logits `[N, classes]`, wherever they are, against class indices `[N]`.
     ///
     /// # Errors
     /// If the graph fails (a label that is no class, a wrong number of labels).

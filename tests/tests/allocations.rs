@@ -206,7 +206,9 @@ fn steps_of_fixed_paths(environment: &Environment, bundle: &Bundle) {
             })
             .collect();
         // Longer than any epoch, so that new orders of the images are among what is counted.
-        let mut batches = Prefetcher::start(loader(), 0..1000, AHEAD).unwrap();
+        let mut batches = Prefetcher::start(loader(), 0..u64::MAX, AHEAD).unwrap();
+        let [trains, _] = counted(|| each_waits_for_the_other(&mut batches));
+        assert_eq!(trains[0], 0, "{name} {memory:?} {lowering:?}: waiting for the first batches");
         let mut steps = |rounds: usize| {
             for _ in 0..rounds {
                 for trainer in &mut trainers {
@@ -231,6 +233,27 @@ fn steps_of_fixed_paths(environment: &Environment, bundle: &Bundle) {
         assert_eq!(trains[0], 0, "{} {memory:?} {lowering:?}: the program's own", name);
         assert_eq!(trains[2], 0, "{} {memory:?} {lowering:?}: the fused operators'", name);
         assert_eq!(others[0], 0, "{} {memory:?} {lowering:?}: the data thread's", name);
+        // Whichever of the threads is the faster.
+        let [trains, others] = counted(|| each_waits_for_the_other(&mut batches));
+        assert_eq!((trains[0], others[0]), (0, 0), "{name} {memory:?} {lowering:?}: threads that wait");
+    }
+}
+
+/// Takes batches until the thread that makes them has waited for room, and this one for a batch.
+fn each_waits_for_the_other(batches: &mut Prefetcher) {
+    let before = batches.waits();
+    let take = |batches: &mut Prefetcher| {
+        let batch = batches.next().unwrap().unwrap();
+        batches.recycle(batch);
+    };
+    take(batches);
+    // It makes as many as there is room for, and nothing is taken until it waits.
+    while batches.waits().to_give == before.to_give {
+        std::thread::yield_now();
+    }
+    // To hand a batch back is less than to make one.
+    while batches.waits().to_take == before.to_take {
+        take(batches);
     }
 }
 

@@ -19,6 +19,7 @@ use nasbn_runtime::{
         candidate::CandidateOptions,
         optimizer::{Rule, Schedule},
     },
+    analyze::drift::{StatisticsUse, as_it_stands},
     data::Batch,
     engine::{Engine, EngineError, Feed, Opener, Residence, residence},
     indicators::{
@@ -29,7 +30,7 @@ use nasbn_runtime::{
     network::{Network, NetworkOptions, Trail, Transfer},
     ort_library,
     parameters::{BnParameters, Layout, Statistics},
-    provider::Backend,
+    provider::{Backend, EngineCache, Precision},
     score::{Images, ScoreOptions, Scorer},
     subnet,
     validation::{recalibrate, validate},
@@ -170,6 +171,12 @@ fn trails(network: &mut Network, parameters: &BnParameters, images: &Images, pat
         let mut of_batch = Statistics::standard(&layout);
         network.forward(path, parameters, to, &mut of_batch, false).unwrap();
         found.extend(bits(&of_batch.mean).chain(bits(&of_batch.var)));
+        let labels = &images.training[1].labels;
+        // A pass a logit is much: of the first path only.
+        for using in [StatisticsUse::Batch, StatisticsUse::Held].into_iter().filter(|_| i == 0) {
+            let (kernel, loss) = as_it_stands(network, path, parameters, to, labels, using).unwrap();
+            found.extend(kernel.iter().map(|v| v.to_bits()).chain([loss.to_bits()]));
+        }
     }
     found
 }
@@ -271,6 +278,65 @@ fn what_graphs_hand_on_is_read_only_after_it_was_fetched() {
         fetched.read().unwrap().1.to_vec()
     });
     assert!(!values[0].is_empty() && values[0] == values[1]);
+}
+
+#[test]
+fn logits_of_a_training_step_stay_where_the_graphs_leave_them() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    for space in SPACES {
+        let bundle = bundle(dir.path(), space);
+        let logits = [backend(), bound()].map(|backend| {
+            let is_bound = backend.is_bound();
+            let mut network = network(backend, &bundle, MemoryMode::Fast, Lowering::Portable);
+            let mut rng = ChaCha8Rng::seed_from_u64(11);
+            let (path, batch) = (sample::uniform(network.supernet(), &mut rng), batch(6, &mut rng));
+            let parameters = BnParameters::initial(network.layout());
+            let mut statistics = Statistics::standard(network.layout());
+            let pass = network.forward(&path, &parameters, batch.images.view(), &mut statistics, true).unwrap();
+            let expected = if is_bound { Residence::Device } else { Residence::Host };
+            assert_eq!(pass.logits.residence(), expected);
+            assert_eq!(matches!(pass.logits.read(), Err(EngineError::NotOnHost)), is_bound);
+            let mut trainer = Trainer::new(&network, adapt_options(&network), parameters);
+            for _ in 0..STEPS {
+                trainer.step(&mut network, batch.images.view(), &batch.labels).unwrap();
+            }
+            assert_eq!(network.fetches(), 0, "{}: a training step copies nothing between operators", space.0);
+            let read = network.logits(&pass).unwrap().read().unwrap().1.to_vec();
+            assert_eq!(network.fetches(), u64::from(is_bound), "{}: who reads them has them copied", space.0);
+            bits(&read).collect::<Vec<u64>>()
+        });
+        assert!(!logits[0].is_empty() && logits[0] == logits[1], "{}", space.0);
+    }
+}
+
+#[test]
+fn engines_are_kept_by_the_precision_of_their_session() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = bundle(dir.path(), SPACES[1]);
+    let precision = Precision::Fp16;
+    let cache = EngineCache::open(dir.path(), "1.0.0", &[1; 32], precision).unwrap();
+    let timing = cache.timing().to_owned();
+    // The CPU builds none; where they would be kept is decided all the same.
+    let backend = Backend { precision, cache: Some(cache), ..backend() };
+    let mut network = network(backend, &bundle, MemoryMode::Fast, Lowering::Portable);
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let (path, batch) = (sample::uniform(network.supernet(), &mut rng), batch(3, &mut rng));
+    let parameters = BnParameters::initial(network.layout());
+    let mut statistics = Statistics::standard(network.layout());
+    let graphs = |precision: &str| {
+        let suffix = format!("-{precision}");
+        let of = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().ends_with(&suffix);
+        let found = std::fs::read_dir(&timing).unwrap().map(Result::unwrap).filter(of);
+        found.map(|entry| std::fs::read_dir(entry.path()).unwrap().count()).sum::<usize>()
+    };
+    network.forward(&path, &parameters, batch.images.view(), &mut statistics, true).unwrap();
+    assert_eq!((graphs("fp16"), graphs("fp32")), (0, network.sessions()), "what trains is computed with fp32");
+    let training = network.sessions();
+    network.evaluate(&path, &parameters, &statistics, batch.images.view()).unwrap();
+    assert_eq!((graphs("fp16"), graphs("fp32")), (network.sessions() - training, training));
+    assert!(network.sessions() > training);
 }
 
 #[test]

@@ -227,6 +227,76 @@ fn looking(command: &str, out: &Path, more: &[&str]) -> Vec<String> {
 }
 
 #[test]
+fn a_run_that_takes_more_than_its_budget_stops_with_its_checkpoint_and_goes_on() {
+    /// What the metrics of the run so far take when it goes on: they are no part of the plan.
+    const METRICS: usize = 96 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    let adapt = |out: &Path, more: &[&str]| -> Vec<String> {
+        let common = ["adapt", "--bundle", text(small_bundle()), "--data", "digits", "--epochs", "20", "--batch", "64"];
+        let same = ["--memory", "fast", "--threads", "1", "--json", "--out", text(out)];
+        [&common[..], &same, more].concat().into_iter().map(str::to_owned).collect()
+    };
+    run_command(&mut nasbn(&adapt(&whole, &[]))).ok();
+    let mut child = nasbn(&adapt(&cut, &["--checkpoint-steps", "1"]));
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !cut.join("checkpoint.postcard").exists() && child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    let before = state(&cut);
+    let metrics = cut.join("metrics.jsonl");
+    let rest = fs::read_to_string(&metrics).unwrap();
+    let line = format!("{{\"step\":1,\"loss\":2.0,\"more\":\"{}\"}}\n", "x".repeat(METRICS));
+    fs::write(&metrics, line + &rest).unwrap();
+    let ran = run_command(&mut nasbn(&adapt(&cut, &["--resume", "--memory-budget", "160MiB"])));
+    let ran = ran.fails(4, "were taken of a memory budget of 160MiB");
+    for words in ["stopped after step ", "--resume and --memory-budget "] {
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+    assert!(state(&cut) != before, "the checkpoint is that of before the stop");
+    run_command(&mut nasbn(&adapt(&cut, &["--resume"]))).ok();
+    assert!(state(&cut) == state(&whole), "the resumed run differs");
+}
+
+#[test]
+fn a_budget_is_watched_while_reference_paths_are_measured() {
+    /// What a first line that was cut off takes when a run goes on, which is no part of the plan.
+    const CUT_OFF: u64 = 320 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let common = ["--bundle", text(small_bundle()), "--data", "digits", "--threads", "1", "--quiet"];
+    let checkpoint = dir.path().join("checkpoint");
+    run("nasbn", &[&["adapt", "--epochs", "1", "--out", text(&checkpoint)], &common[..]].concat()).ok();
+    let few = ["--reference-paths", "8", "--validation-images", "64", "--checkpoint", text(&checkpoint)];
+    let score = ["score", "--random", "3", "--indicators", "composite"];
+    let search = ["search", "--objective", "composite", "--max-macs", "1G", "--evaluations", "6", "--population", "3"];
+    for (command, out, journal, table) in [
+        (&score[..], "scores.csv", "scores.csv.partial", "scores.csv"),
+        (&search[..], "found", "found/search.jsonl.partial", "found/winner.safetensors"),
+    ] {
+        let with = |out: &Path, more: &[&str]| {
+            let arguments = [command, &common, &few, &["--out", text(out)], more].concat();
+            run("nasbn", &arguments)
+        };
+        let whole = dir.path().join("whole");
+        fs::create_dir_all(&whole).unwrap();
+        with(&whole.join(out), &[]).ok();
+        let cut = dir.path().join(out);
+        let journal = dir.path().join(journal);
+        fs::create_dir_all(journal.parent().unwrap()).unwrap();
+        fs::File::create(&journal).unwrap().set_len(CUT_OFF).unwrap();
+        let budget = format!("{}MiB", CUT_OFF / MIB - 10);
+        let stopped =
+            with(&cut, &["--resume", "--memory-budget", &budget]).fails(4, "stopped among the reference paths");
+        assert!(stopped.stderr.contains("--resume and --memory-budget "), "{}", stopped.stderr);
+        assert!(journal.exists(), "there is something to go on from");
+        with(&cut, &["--resume"]).ok();
+        assert!(fs::read(dir.path().join(table)).unwrap() == fs::read(whole.join(table)).unwrap(), "{out}");
+    }
+}
+
+#[test]
 fn scores_are_the_same_within_a_budget() {
     let dir = tempfile::tempdir().unwrap();
     let (free, kept) = (dir.path().join("free.csv"), dir.path().join("kept.csv"));

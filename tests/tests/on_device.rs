@@ -246,6 +246,41 @@ fn a_dry_run_tells_that_a_budget_is_impossible_as_predicted() {
 }
 
 #[test]
+fn a_dry_run_judges_all_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("found");
+    let table = table();
+    let supernet = nasbn_export::bundle::Bundle::open(&place().join("bundle")).unwrap().manifest().supernet.clone();
+    let costs = nasbn_models::cost::CostTable::new(&supernet);
+    let impossible = ["--dry-run", "--budget", "8ms", "--max-macs", "1"];
+    let dry = json(&search(&out, &[&impossible[..], &["--json"]].concat()).ok().stdout);
+    assert!(dry["fastest"].is_null() && dry["gap_ms"].is_null(), "{dry}");
+    let nearest = costs.cost(&supernet.parse_path(dry["nearest"].as_str().unwrap()).unwrap());
+    let fewest = supernet.paths().map(|path| costs.cost(&path).macs).min().unwrap();
+    assert_eq!(nearest.macs, fewest);
+    assert_eq!(dry["over"], serde_json::json!([format!("--max-macs: {fewest} MACs, 1 at most")]));
+    assert_eq!(dry["not_looked_at"], serde_json::json!([]));
+    let said = search(&out, &impossible).ok().stdout;
+    assert!(said.contains("limits        impossible: of the nearest network, "), "{said}");
+    assert!(said.contains(&format!("--max-macs: {fewest} MACs, 1 at most")) && !said.contains("budget  "), "{said}");
+    // Limits that some networks keep: the fastest of these, which is none of those that they cut off.
+    let (macs, params) = (2 * fewest, costs.cost(&supernet.parse_path("22222222").unwrap()).params / 2);
+    let limits = [("--max-macs", macs.to_string()), ("--max-params", params.to_string())];
+    let more: Vec<&str> = limits.iter().flat_map(|(option, value)| [*option, value.as_str()]).collect();
+    let dry = json(&search(&out, &[&["--dry-run", "--json"], &more[..]].concat()).ok().stdout);
+    let is_within = |path: &nasbn_models::Path| {
+        let cost = costs.cost(path);
+        cost.macs <= macs && cost.params <= params
+    };
+    let least = supernet.paths().filter(is_within).map(|path| table.latency(&path)).fold(f64::INFINITY, f64::min);
+    assert!(is_within(&supernet.parse_path(dry["fastest"].as_str().unwrap()).unwrap()), "{dry}");
+    assert!((dry["fastest_predicted_ms"].as_f64().unwrap() - least).abs() < 1e-9, "{dry}: {least}");
+    let said = search(&out, &[&["--dry-run"], &more[..]].concat()).ok().stdout;
+    assert!(said.contains("the fastest network within the other limits, "), "{said}");
+    assert!(!out.exists(), "a dry run writes nothing");
+}
+
+#[test]
 fn a_loss_is_shown_as_itself() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("found");

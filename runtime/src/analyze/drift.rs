@@ -169,7 +169,7 @@ pub fn whole_kernel(
     pass: &Pass,
     using: StatisticsUse,
 ) -> Result<Array2<f64>, EngineError> {
-    let (samples, classes) = logits(pass)?.dim();
+    let [samples, classes] = extents(pass.logits.dims())?;
     let slots: Vec<usize> = network.layout().path(network.supernet(), pass.path()).collect();
     let mut parts: Vec<Array2<f64>> = slots
         .iter()
@@ -210,12 +210,18 @@ pub fn whole_kernel(
 }
 
 /// Logits of a pass, `[N, C]`.
-fn logits(pass: &Pass) -> Result<Array2<f64>, EngineError> {
-    let (shape, values) = pass.logits.read()?;
-    let wrong = || EngineError::Tensor(format!("logits of shape {:?} are not [N, classes]", shape));
-    let &[samples, classes] = shape else { return Err(wrong()) };
+fn logits(network: &mut Network, pass: &Pass) -> Result<Array2<f64>, EngineError> {
+    let logits = network.logits(pass)?;
+    let (dims, values) = logits.read()?;
     let values = values.iter().map(|&v| f64::from(v)).collect();
-    Array2::from_shape_vec([samples as usize, classes as usize], values).map_err(|_| wrong())
+    Array2::from_shape_vec(extents(dims)?, values).map_err(|error| EngineError::Tensor(error.to_string()))
+}
+
+/// Samples and classes of logits with these dimensions.
+fn extents(dims: &[i64]) -> Result<[usize; 2], EngineError> {
+    let wrong = || EngineError::Tensor(format!("logits of shape {dims:?} are not [N, classes]"));
+    let &[samples, classes] = dims else { return Err(wrong()) };
+    Ok([usize::try_from(samples).map_err(|_| wrong())?, usize::try_from(classes).map_err(|_| wrong())?])
 }
 
 /// Gamma and beta in float64, so that steps far smaller than they are not lost.
@@ -274,7 +280,7 @@ pub fn of_path(
     let using = options.statistics;
     let mut statistics = Statistics::standard(&layout);
     let pass = network.forward_for_indicators(path, start, images, &mut statistics)?;
-    let (theta, first) = (whole_kernel(network, start, &statistics, &pass, using)?, logits(&pass)?);
+    let (theta, first) = (whole_kernel(network, start, &statistics, &pass, using)?, logits(network, &pass)?);
     drop(pass);
     let rate = options.rate.unwrap_or_else(|| usual_rate(&theta, batch.len()));
     let size = norm(theta.view());
@@ -305,7 +311,7 @@ pub fn of_path(
     let (mut current, mut descent) = (start.clone(), BnParameters::zeros(&layout));
     for step in 0..=options.steps {
         let pass = using.forward(network, path, &current, images, &mut statistics)?;
-        let f = logits(&pass)?;
+        let f = logits(network, &pass)?;
         let (loss, gradient) = cross_entropy(f.view(), &batch.labels);
         check("the loss", loss, f64::MAX, step)?;
         if due.contains(&step) {
@@ -354,7 +360,7 @@ pub fn as_it_stands(
     let mut statistics = Statistics::standard(network.layout());
     let pass = network.forward_for_indicators(path, parameters, images, &mut statistics)?;
     let theta = whole_kernel(network, parameters, &statistics, &pass, using)?;
-    Ok((theta, cross_entropy(logits(&pass)?.view(), labels).0))
+    Ok((theta, cross_entropy(logits(network, &pass)?.view(), labels).0))
 }
 
 #[cfg(test)]

@@ -88,6 +88,11 @@ impl Failure {
         Self { quiet, ..failure.hint("check where the output goes; the disk may be full") }
     }
 
+    /// Whether it is an early stop, which can be gone on from.
+    pub fn is_stopped(&self) -> bool {
+        self.exit == Exit::Stopped
+    }
+
     /// What is wrong.
     pub fn message(&self) -> &str {
         &self.message

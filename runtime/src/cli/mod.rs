@@ -14,6 +14,7 @@ mod manual;
 mod note;
 mod output;
 mod outputs;
+mod reference;
 mod running;
 mod score;
 mod search;

@@ -306,7 +306,7 @@ mod tests {
         let (cache, said) = engines();
         let cache = cache.unwrap();
         assert!(said.contains("tensorrt-1.23.2: miss; engines are built now"), "{said}");
-        fs::write(cache.of_model(b"graph").unwrap().0.join("a.engine"), b"engine").unwrap();
+        fs::write(cache.of_model(b"graph", Precision::Fp16).unwrap().0.join("a.engine"), b"engine").unwrap();
         let (_, said) = engines();
         assert!(said.contains("tensorrt-1.23.2: hit, engines: 1"), "{said}");
     }

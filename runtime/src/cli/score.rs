@@ -3,10 +3,7 @@
 mod kept;
 mod options;
 
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{path::PathBuf, sync::atomic::Ordering};
 
 use clap::Args;
 use nasbn_models::manifest::MemoryMode;
@@ -16,7 +13,9 @@ use super::{
     Exit, Failure,
     args::{BundleArgs, McArgs, OptionalDataArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
     budget::{BudgetArgs, Planned, Scoring},
-    output, outputs, setup,
+    output, outputs,
+    reference::{self, Watched},
+    setup,
 };
 use crate::{
     atomic,
@@ -148,13 +147,13 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     };
     let bar = output::bar(paths.len() as u64, args.output.quiet);
     bar.set_position(rows.len() as u64);
+    let watched = Watched { interrupted: &interrupted, planned: planned.as_ref() };
     let composite = match (&data, selection.needs(Measurement::Composite)) {
-        (Some(data), true) => match reference(&args, &selection, &mut session, data, kept.as_mut(), &interrupted) {
+        (Some(data), true) => match reference(&args, &selection, &mut session, data, kept.as_mut(), watched) {
             Ok(composite) => composite,
             Err(failure) => {
                 // One that was stopped goes on; of one that failed there is nothing to go on from.
-                let stopped = interrupted.load(Ordering::SeqCst);
-                if let Some(kept) = kept.filter(|_| rows.is_empty() && !stopped) {
+                if let Some(kept) = kept.filter(|_| rows.is_empty() && !failure.is_stopped()) {
                     kept.remove()?;
                 }
                 return Err(failure);
@@ -222,17 +221,17 @@ fn reference(
     session: &mut setup::Session,
     data: &Dataset,
     kept: Option<&mut Kept>,
-    interrupted: &AtomicBool,
+    watched: Watched<'_>,
 ) -> Result<Option<Composite>, Failure> {
     if let Some(composite) = kept.as_ref().and_then(|kept| kept.composite()) {
         return Ok(Some(composite.clone()));
     }
     let quiet = args.output.quiet;
     let measured = match composite_is_named(args, selection) {
-        true => setup::needed_composite(session, data, args.reference, interrupted, quiet).map(Some),
-        false => setup::composite(session, data, args.reference, interrupted, quiet),
+        true => reference::needed_composite(session, data, args.reference, watched, quiet).map(Some),
+        false => reference::composite(session, data, args.reference, watched, quiet),
     };
-    let measured = measured.map_err(|failure| match kept.is_some() && interrupted.load(Ordering::SeqCst) {
+    let measured = measured.map_err(|failure| match kept.is_some() && watched.interrupted.load(Ordering::SeqCst) {
         true => failure.hint("go on with the same command and --resume; reference paths are measured anew"),
         false => failure,
     })?;

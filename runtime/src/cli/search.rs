@@ -22,7 +22,9 @@ use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, McArgs, OutputArgs, ReferenceArgs, ValidationArgs},
     budget::{Planned, Scoring},
-    fingerprint, note, output, setup, units,
+    fingerprint, note, output,
+    reference::{Watched, needed_composite},
+    setup, units,
 };
 use crate::{
     composite::Composite,
@@ -281,13 +283,14 @@ fn reference(
     session: &mut setup::Session,
     data: &Dataset,
     record: &mut Record,
-    interrupted: &AtomicBool,
+    watched: Watched<'_>,
 ) -> Result<Composite, Failure> {
     if let Some(composite) = record.note(note::COMPOSITE).and_then(note::decode) {
         return Ok(composite);
     }
-    let measured = setup::needed_composite(session, data, args.reference, interrupted, args.output.quiet);
-    let stopped = |failure: Failure| if interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure };
+    let measured = needed_composite(session, data, args.reference, watched, args.output.quiet);
+    let stopped =
+        |failure: Failure| if watched.interrupted.load(Ordering::SeqCst) { failure.hint(GO_ON) } else { failure };
     let composite = measured.map_err(stopped)?;
     // A disk that is full now is told when a score cannot be recorded, with the records left as they are.
     if let Err(error) = record.set_note(note::COMPOSITE, &note::encode(&composite)) {

@@ -16,15 +16,14 @@ use nasbn_models::{Path, Supernet, canonical::CanonicalTable, manifest::MemoryMo
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::{
-    Exit, Failure,
-    args::{BundleArgs, LibraryArgs, PathsArgs, ReadingArgs, ReferenceArgs, ValidationArgs},
-    budget, output,
+    Failure,
+    args::{BundleArgs, LibraryArgs, PathsArgs, ReadingArgs, ValidationArgs},
+    budget,
     running::{self, RunArgs, Running},
     training::Graphs,
 };
 use crate::{
     checkpoint::Checkpoint,
-    composite::{self, Composite, CompositeError, PartFit},
     data::{self, Batch, BatchList, DataSource, Dataset, ImageSpec, LoadOptions, Part},
     indicators::catalogue::Measurement,
     network::{Network, NetworkOptions},
@@ -212,77 +211,6 @@ pub fn validation_order(data: &Dataset, args: &ValidationArgs, seed: u64) -> Vec
     }
     order.truncate(args.validation_images.map_or(usize::MAX, |n| n as usize));
     order
-}
-
-/// The composite of the network as exported, measured on a reference sample. None, with a warning, where a part of it is
-/// undefined in this space or on these images.
-pub fn composite(
-    session: &mut Session,
-    data: &Dataset,
-    args: ReferenceArgs,
-    interrupted: &AtomicBool,
-    quiet: bool,
-) -> Result<Option<Composite>, Failure> {
-    match measured(session, data, args, interrupted, quiet)? {
-        Ok(composite) => Ok(Some(composite)),
-        Err(error) => {
-            if !quiet {
-                output::words(format_args!("warning: no composite: {error} (hint: {})", error.hint()));
-            }
-            Ok(None)
-        }
-    }
-}
-
-/// [`composite`] where nothing can be done without one.
-pub fn needed_composite(
-    session: &mut Session,
-    data: &Dataset,
-    args: ReferenceArgs,
-    interrupted: &AtomicBool,
-    quiet: bool,
-) -> Result<Composite, Failure> {
-    let measured = measured(session, data, args, interrupted, quiet)?;
-    measured.map_err(|error| Failure::usage(format!("there is no composite: {error}")).hint(error.hint()))
-}
-
-/// The composite, or why there is none.
-fn measured(
-    session: &mut Session,
-    data: &Dataset,
-    args: ReferenceArgs,
-    interrupted: &AtomicBool,
-    quiet: bool,
-) -> Result<Result<Composite, CompositeError>, Failure> {
-    let initial = BnParameters::of_bundle(&session.bundle, session.network.layout())?;
-    let bar = output::bar(0, quiet);
-    bar.set_message("reference paths of the composite");
-    let measured = composite::measure(&mut session.network, data, &initial, &args.options(), |done, all| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-        !interrupted.load(Ordering::SeqCst)
-    });
-    bar.finish_and_clear();
-    match measured {
-        Ok((composite, fits)) => {
-            for fit in fits {
-                let PartFit { indicator, paths, undefined, explained } = fit;
-                log::info!("{indicator}: {paths} paths ({undefined} undefined), the table explains {explained:.3}");
-                if !quiet && (explained.is_nan() || explained < composite::TRUSTED) {
-                    output::words(format_args!(
-                        "warning: the composite's table of {indicator} explains {explained:.2} of the variance of paths \
-                         left out; hint: raise --reference-paths"
-                    ));
-                }
-            }
-            Ok(Ok(composite))
-        }
-        Err(CompositeError::Engine(error)) => Err(error.into()),
-        Err(error @ CompositeError::Stopped { .. }) => {
-            Err(Failure::usage(&error).with_exit(Exit::Stopped).hint(error.hint()))
-        }
-        Err(error) => Ok(Err(error)),
-    }
 }
 
 /// A path from its text.

@@ -21,6 +21,7 @@ mod loader;
 mod normalise;
 mod options;
 mod prefetch;
+mod queue;
 mod resize;
 mod rng;
 mod source;
@@ -34,6 +35,7 @@ pub use loader::{LoaderOptions, TrainLoader};
 pub use normalise::Normaliser;
 pub use options::{ImageSpec, LoadOptions};
 pub use prefetch::Prefetcher;
+pub use queue::Waits;
 pub use source::{DataSource, SOURCE_FORMS};
 
 /// Reads `source` into memory, every image brought to `spec`.

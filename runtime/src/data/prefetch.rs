@@ -7,16 +7,19 @@ use std::thread::{self, JoinHandle};
 use super::batch::Batch;
 use super::error::DataError;
 use super::loader::TrainLoader;
+use super::queue::{Giver, Taker, Waits, queue};
 
 /// A [`TrainLoader`] on a thread of its own, a bounded number of batches ahead.
 ///
 /// Hand used batches back with [`Prefetcher::recycle`], and there are never more than two beside those that wait: after as many
-/// steps neither thread asks for memory any more. The batches are those of the loader, bit for bit. Dropping it ends the thread.
+/// steps neither thread asks for memory any more, whichever of them waits for the other. The batches are those of the loader, bit
+/// for bit. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Prefetcher {
     steps: Range<u64>,
     /// `None` only while dropping.
-    ready: Option<Receiver<Result<Batch, DataError>>>,
+    ready: Option<Taker<Result<Batch, DataError>>>,
+    /// Neither end of it ever waits, which would take memory.
     used: SyncSender<Batch>,
     worker: Option<JoinHandle<()>>,
 }
@@ -28,7 +31,7 @@ impl Prefetcher {
     /// [`DataError::Io`] where the system grants no thread.
     pub fn start(loader: TrainLoader, steps: Range<u64>, depth: usize) -> Result<Self, DataError> {
         let depth = depth.max(1);
-        let (made, ready) = mpsc::sync_channel(depth);
+        let (made, ready) = queue(depth);
         // One is being made and one used while the others wait: with so many from the beginning, one is always free.
         let batches = depth.saturating_add(2);
         let (used, free) = mpsc::sync_channel(batches);
@@ -49,6 +52,11 @@ impl Prefetcher {
         // After the last step nobody wants it any more, and of those made by others there may be too many.
         let _ = self.used.try_send(batch);
     }
+
+    /// How often this thread has waited for a batch so far, and the background thread for room.
+    pub fn waits(&self) -> Waits {
+        self.ready.as_ref().map(Taker::waits).unwrap_or_default()
+    }
 }
 
 impl Iterator for Prefetcher {
@@ -60,7 +68,7 @@ impl Iterator for Prefetcher {
     /// What [`TrainLoader::fill`] gave, or [`DataError::LoaderStopped`]; nothing follows an error.
     fn next(&mut self) -> Option<Self::Item> {
         let step = self.steps.next()?;
-        let received = self.ready.as_ref().and_then(|ready| ready.recv().ok());
+        let received = self.ready.as_ref().and_then(Taker::take);
         let result =
             received.unwrap_or_else(|| Err(DataError::LoaderStopped { before: format!("the batch of step {step}") }));
         if result.is_err() {
@@ -72,7 +80,7 @@ impl Iterator for Prefetcher {
 
 impl Drop for Prefetcher {
     fn drop(&mut self) {
-        // Without a receiver the worker's next send fails, and it ends.
+        // Nobody takes any more: the worker ends when it has made another.
         drop(self.ready.take());
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
@@ -80,17 +88,12 @@ impl Drop for Prefetcher {
     }
 }
 
-fn work(
-    mut loader: TrainLoader,
-    steps: Range<u64>,
-    made: &SyncSender<Result<Batch, DataError>>,
-    free: &Receiver<Batch>,
-) {
+fn work(mut loader: TrainLoader, steps: Range<u64>, made: &Giver<Result<Batch, DataError>>, free: &Receiver<Batch>) {
     for step in steps {
         let mut batch = free.try_recv().unwrap_or_default();
         let result = loader.fill(step, &mut batch).map(|()| batch);
         let failed = result.is_err();
-        if made.send(result).is_err() || failed {
+        if !made.give(result) || failed {
             return;
         }
     }

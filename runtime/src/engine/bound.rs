@@ -46,7 +46,7 @@ impl Memories {
     /// those of the last run are, which others still hold.
     ///
     /// # Errors
-    /// If `input` fails, or ONNX Runtime refuses.
+    /// If `input` fails; what `failed` makes of it if ONNX Runtime refuses.
     pub(super) fn bind<'v>(
         &self,
         session: &Session,
@@ -54,19 +54,21 @@ impl Memories {
         outputs: &[NamedPort],
         input: &mut dyn FnMut(Port) -> Result<Feed<'v>, EngineError>,
         place: impl Fn(Port) -> Residence,
+        failed: &dyn Fn(ort::Error) -> EngineError,
     ) -> Result<IoBinding, EngineError> {
-        let mut binding = boundary::onnx_runtime(|| session.create_binding())?;
+        let mut binding = boundary::onnx_runtime(|| session.create_binding()).map_err(failed)?;
         for named in inputs {
             let value = input(named.port)?.owned()?;
-            boundary::onnx_runtime(|| binding.bind_input(named.name.as_str(), &value))?;
+            boundary::onnx_runtime(|| binding.bind_input(named.name.as_str(), &value)).map_err(failed)?;
         }
-        boundary::onnx_runtime(|| {
+        let bound = boundary::onnx_runtime(|| {
             for named in outputs {
                 binding.bind_output_to_device(named.name.as_str(), self.of_residence(place(named.port)))?;
             }
             // What comes from the host may still be on its way.
             binding.synchronize_inputs()
-        })?;
+        });
+        bound.map_err(failed)?;
         Ok(binding)
     }
 
@@ -108,4 +110,31 @@ fn identity(axes: usize) -> Vec<u8> {
     graph.node("Identity", &["x"], &["y"], &[]);
     graph.output("y", ElemType::F32, &dims);
     graph.encode()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::ort_library;
+
+    #[test]
+    fn what_cannot_be_bound_is_told_with_the_graph() {
+        let library = ort_library::locate(None).expect("ONNX Runtime is provisioned by `cargo xtest`");
+        let backend = Backend { bound: true, ..ort_library::load(&library, 1).unwrap().into() };
+        let opener = Opener::new(backend.clone()).unwrap();
+        let session = opener.model(&identity(1)).unwrap();
+        let memories = Memories::of(&backend).unwrap();
+        let numbers = [1.0, 2.0];
+        let bind = |input: &str| {
+            let port = |name: &str, port| [NamedPort { name: name.into(), port }];
+            let failed = |e: ort::Error| EngineError::Run { file: "graph.onnx".into(), reason: e.to_string() };
+            let (inputs, outputs) = (port(input, Port::X), port("y", Port::Y));
+            let mut feed = |_| Ok(Feed::Numbers(&numbers));
+            memories.bind(&session, &inputs, &outputs, &mut feed, |_| Residence::Device, &failed).map(drop)
+        };
+        assert!(bind("x").is_ok());
+        let error = bind("nobody").unwrap_err();
+        assert!(matches!(error, EngineError::Run { .. }) && error.to_string().starts_with("graph.onnx "), "{error}");
+    }
 }

@@ -89,7 +89,7 @@ impl Opener {
         let _one_at_a_time = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let _what_is_allocated_lasts = Lasting::begin();
         let start = Instant::now();
-        let engines = self.engines(model);
+        let engines = self.engines(model, precision);
         let directory = engines.as_ref().map(|(path, _)| path.as_path());
         let mut builder = Session::builder(&self.backend.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
@@ -111,12 +111,12 @@ impl Opener {
         Ok(session)
     }
 
-    /// Where the model's TensorRT engines are kept, and whether there are some; none without a cache.
-    fn engines(&self, model: Model<'_>) -> Option<(PathBuf, bool)> {
+    /// Where the TensorRT engines of the model with `precision` are kept, and whether there are some; none without a cache.
+    fn engines(&self, model: Model<'_>, precision: Precision) -> Option<(PathBuf, bool)> {
         let cache = self.backend.cache.as_ref()?;
         let found = match model {
-            Model::Bytes(bytes) => cache.of_model(bytes),
-            Model::File(file) => fs::read(file).and_then(|bytes| cache.of_model(&bytes)),
+            Model::Bytes(bytes) => cache.of_model(bytes, precision),
+            Model::File(file) => fs::read(file).and_then(|bytes| cache.of_model(&bytes, precision)),
         };
         // Without, it only takes longer; what is wrong with a model's file, ONNX Runtime says.
         found.map_err(|error| log::warn!("TensorRT's engines are not kept: {error}")).ok()

@@ -30,7 +30,12 @@ impl SharedTensor {
 
     /// A tensor of zeros on the host.
     pub(super) fn zeros(tensors: &Tensors, dims: &[usize]) -> Result<Self, EngineError> {
-        let value = boundary::onnx_runtime(|| Tensor::<f32>::new(&Allocator::default(), dims))?;
+        let value = boundary::onnx_runtime(|| {
+            let mut value = Tensor::<f32>::new(&Allocator::default(), dims)?;
+            // What is in new memory, neither ONNX Runtime nor its wrapper promises.
+            value.try_extract_tensor_mut::<f32>()?.1.fill(0.0);
+            Ok::<_, ort::Error>(value)
+        })?;
         Ok(Self::new(tensors, value.into_dyn(), Residence::Host))
     }
 

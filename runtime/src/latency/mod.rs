@@ -20,5 +20,7 @@ pub use error::PredictionError;
 pub use fit::{Fitted, Method, Sample};
 pub use stopwatch::{Rules, Verdict, Visit, done, measure};
 pub use subject::{GivenShape, Subject, SubjectError};
+#[cfg(test)]
+pub(crate) use table::tests::table as test_table;
 pub use table::{BlockTime, Conditions, IMPORTED, LatencyTable, MOST_IMAGES, NetworkTime, TableError};
 pub use timing::{NOISY, Statistic, Timing, nanoseconds};

@@ -53,9 +53,9 @@ impl Network {
         }
     }
 
-    /// Walks the edges of a path in order, as far as the node `last`, and joins them at nodes; its value can be read by the host. Every
-    /// tensor is dropped after its last use. With `steps`, the walk begins at the last standing of these and leaves its
-    /// own before the edges as far as [`Steps::upto`].
+    /// Walks the edges of a path in order, as far as the node `last`, and joins them at nodes; its value stays where the graphs
+    /// leave it. Every tensor is dropped after its last use. With `steps`, the walk begins at the last standing of these and
+    /// leaves its own before the edges as far as [`Steps::upto`].
     pub(super) fn walk(
         &mut self,
         last: usize,
@@ -114,8 +114,7 @@ impl Network {
         let value = standing.held.get_mut(last).and_then(Option::take);
         standing.held.clear();
         self.spare.standing = standing;
-        let value = value.ok_or_else(|| EngineError::Tensor(format!("the path does not lead to node {last}")))?;
-        self.engine.on_host(value)
+        value.ok_or_else(|| EngineError::Tensor(format!("the path does not lead to node {last}")))
     }
 
     fn at_the_image(&mut self, images: ArrayView4<'_, f32>) -> Result<Standing, EngineError> {

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! BUNDLE/cache/tensorrt-1.23.2/                      the timing cache, which all engines share
-//! BUNDLE/cache/tensorrt-1.23.2/<bundle>-fp16/<graph>/  engines of one graph
+//! BUNDLE/cache/tensorrt-1.23.2/<bundle>-fp16/<graph>/  engines of one graph, computed with fp16
+//! BUNDLE/cache/tensorrt-1.23.2/<bundle>-fp32/<graph>/  with fp32, as what trains and differentiates always is
 //! ```
 //!
 //! ONNX Runtime names engine files by the names in a graph, not by its weights or attributes: a kernel of 3 and one of 5
 //! would share theirs. So every graph has a directory, named by its SHA-256, below one named by the bundle's SHA-256 (its weights)
-//! and the precision.
+//! and the precision of the session.
 
 use std::{
     fs, io,
@@ -30,21 +31,24 @@ const DEPTH: usize = 2;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineCache {
     timing: PathBuf,
-    engines: PathBuf,
+    bundle: String,
+    /// What inference is computed with; all else is with fp32.
+    precision: Precision,
 }
 
 impl EngineCache {
-    /// The cache in `directory` (a bundle's) for a version of ONNX Runtime, the bundle's SHA-256 and a precision. Its
-    /// directories are made, and a file is written and removed to see that it can be.
+    /// The cache in `directory` (a bundle's) for a version of ONNX Runtime, the bundle's SHA-256 and the precision of inference.
+    /// Its directories are made, and a file is written and removed to see that it can be.
     ///
     /// # Errors
     /// If the directory cannot be written.
     pub fn open(directory: &Path, onnxruntime: &str, bundle: &[u8], precision: Precision) -> io::Result<Self> {
         let timing = directory.join(CACHE_DIR).join(format!("tensorrt-{onnxruntime}"));
-        let engines = timing.join(format!("{}-{precision}", name(bundle)));
+        let cache = Self { timing, bundle: name(bundle), precision };
+        let engines = cache.of_precision(precision);
         fs::create_dir_all(&engines)?;
         drop(tempfile::tempfile_in(&engines)?);
-        Ok(Self { timing, engines })
+        Ok(cache)
     }
 
     /// Directory of the timing cache.
@@ -52,17 +56,27 @@ impl EngineCache {
         &self.timing
     }
 
-    /// Number of engines that are kept.
-    pub fn engines(&self) -> usize {
-        engines(&self.engines, DEPTH)
+    /// Directory of the engines that compute with a precision.
+    fn of_precision(&self, precision: Precision) -> PathBuf {
+        self.timing.join(format!("{}-{precision}", self.bundle))
     }
 
-    /// The directory for the engines of a model of these bytes, made if it is not there, and whether it holds some.
+    /// Number of engines that are kept: those of inference, and those of what is computed with fp32.
+    pub fn engines(&self) -> usize {
+        let of_inference = engines(&self.of_precision(self.precision), DEPTH);
+        match self.precision {
+            Precision::Fp32 => of_inference,
+            Precision::Fp16 => of_inference + engines(&self.of_precision(Precision::Fp32), DEPTH),
+        }
+    }
+
+    /// The directory for the engines of a model of these bytes in sessions that compute with `precision`, made if it is not
+    /// there, and whether it holds some.
     ///
     /// # Errors
     /// If it cannot be made.
-    pub fn of_model(&self, model: &[u8]) -> io::Result<(PathBuf, bool)> {
-        let directory = self.engines.join(name(&Sha256::digest(model)));
+    pub fn of_model(&self, model: &[u8], precision: Precision) -> io::Result<(PathBuf, bool)> {
+        let directory = self.of_precision(precision).join(name(&Sha256::digest(model)));
         fs::create_dir_all(&directory)?;
         let hit = engines(&directory, 1) > 0;
         Ok((directory, hit))

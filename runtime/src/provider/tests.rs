@@ -206,17 +206,23 @@ fn engines_are_kept_by_bundle_precision_and_graph() {
     let open = |digest: u8, precision| EngineCache::open(bundle.path(), "1.23.2", &[digest; 32], precision).unwrap();
     let cache = open(1, Precision::Fp16);
     assert_eq!(cache.timing(), bundle.path().join("cache/tensorrt-1.23.2"));
-    let (directory, hit) = cache.of_model(b"kernel 3").unwrap();
+    let (directory, hit) = cache.of_model(b"kernel 3", Precision::Fp16).unwrap();
     assert!(!hit && cache.engines() == 0 && directory.is_dir());
     fs::write(directory.join("TensorrtExecutionProvider_TRTKernel_graph_0_fp16_sm87.engine"), b"engine").unwrap();
     fs::write(directory.join("TensorrtExecutionProvider_TRTKernel_graph_0_fp16_sm87.profile"), b"profile").unwrap();
     fs::write(cache.timing().join("TensorrtExecutionProvider_cache_sm87.timing"), b"timing").unwrap();
-    assert!(cache.of_model(b"kernel 3").unwrap().1 && cache.engines() == 1);
+    assert!(cache.of_model(b"kernel 3", Precision::Fp16).unwrap().1 && cache.engines() == 1);
     // Equal names in another graph, other weights, another precision, another version: none of its engines.
-    assert!(!cache.of_model(b"kernel 5").unwrap().1);
+    assert!(!cache.of_model(b"kernel 5", Precision::Fp16).unwrap().1);
     assert_eq!((open(2, Precision::Fp16).engines(), open(1, Precision::Fp32).engines()), (0, 0));
     let newer = EngineCache::open(bundle.path(), "1.24.0", &[1; 32], Precision::Fp16).unwrap();
     assert_eq!((newer.engines(), open(1, Precision::Fp16).engines()), (0, 1));
+    // What is computed with fp32 beside inference with fp16 is that of a run with fp32.
+    let (gradient, hit) = cache.of_model(b"kernel 3", Precision::Fp32).unwrap();
+    assert!(!hit && gradient != directory);
+    fs::write(gradient.join("a.engine"), b"engine").unwrap();
+    assert!(open(1, Precision::Fp32).of_model(b"kernel 3", Precision::Fp32).unwrap().1);
+    assert_eq!((open(1, Precision::Fp16).engines(), open(1, Precision::Fp32).engines()), (2, 1));
 }
 
 #[test]

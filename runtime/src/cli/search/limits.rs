@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path as FsPath, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
 };
 
 use nasbn_models::{
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     atomic,
-    cli::{Exit, Failure, output, setup},
+    cli::{Exit, Failure, output, reference::Watched, setup},
     data::Normaliser,
     indicators::catalogue::{self, Direction, Measurement},
     parameters::BnParameters,
@@ -100,11 +100,12 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
     let run = described(args, (objective, serde_json::json!(options)), &session, &parameters, &data);
     let mut record = record(args, &run, &supernet)?;
     let interrupted = setup::interrupted();
+    let watched = Watched { interrupted: &interrupted, planned: planned.as_ref() };
     let bar = output::bar(0, args.output.quiet);
     let composite = match indicator.measurement {
-        Measurement::Composite => match reference(args, &mut session, &data, &mut record, &interrupted) {
+        Measurement::Composite => match reference(args, &mut session, &data, &mut record, watched) {
             Ok(composite) => Some(composite),
-            Err(failure) if interrupted.load(Ordering::SeqCst) => return Err(failure),
+            Err(failure) if failure.is_stopped() => return Err(failure),
             Err(failure) => {
                 end(record, &args.out, present)?;
                 return Err(failure);

@@ -5,7 +5,7 @@ mod demands;
 mod dry;
 mod outcome;
 
-use std::{fs, path::Path as FsPath, sync::atomic::Ordering};
+use std::{fs, path::Path as FsPath};
 
 use nasbn_models::{Path, cost::CostTable, manifest::MemoryMode};
 use serde_json::json;
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{Objective, ReportImages, SearchArgs, described, end, planned, record, reference};
 use crate::{
     board::Board,
-    cli::{Exit, Failure, fingerprint, latency, output, outputs, setup},
+    cli::{Exit, Failure, fingerprint, latency, output, outputs, reference::Watched, setup},
     indicators::catalogue::Measurement,
     journal,
     latency::{Conditions, LatencyTable, record::Times},
@@ -59,9 +59,11 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         Some(file) => Some(setup::networks(&supernet, &setup::paths_of(file, &supernet)?)),
         None => None,
     };
+    let costs = CostTable::new(&supernet);
+    let demands = Demands { limits: &limits, costs: &costs, table: &table };
     if args.dry_run {
-        let (table, supernet, among) = (&table, &supernet, among.as_deref());
-        return dry::Dry { args, objective, plan: &plan, table, supernet, among }.say();
+        let (supernet, among) = (&supernet, among.as_deref());
+        return dry::Dry { args, objective, plan: &plan, demands, supernet, among }.say();
     }
     let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
     let data = setup::dataset_within(&args.data.data, &args.data.reading, &supernet, args.memory_budget)?;
@@ -99,11 +101,12 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         }
     };
     let interrupted = setup::interrupted();
+    let watched = Watched { interrupted: &interrupted, planned: planned.as_ref() };
     let initial = BnParameters::of_bundle(&session.bundle, session.network.layout())?;
     let composite = match objective.indicator.measurement {
-        Measurement::Composite => match reference(args, &mut session, &data, &mut record, &interrupted) {
+        Measurement::Composite => match reference(args, &mut session, &data, &mut record, watched) {
             Ok(composite) => Some(composite),
-            Err(failure) if interrupted.load(Ordering::SeqCst) => return Err(failure),
+            Err(failure) if failure.is_stopped() => return Err(failure),
             Err(failure) => {
                 times.remove()?;
                 end(record, &args.out, present)?;
@@ -112,9 +115,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         },
         _ => None,
     };
-    let costs = CostTable::new(&supernet);
     let opener = session.network.opener()?;
-    let demands = Demands { limits: &limits, costs: &costs, table: &table };
     let source = match &composite {
         Some(composite) => Source::Composite {
             network: &mut session.network,

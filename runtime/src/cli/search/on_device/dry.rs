@@ -1,4 +1,4 @@
-//! `--dry-run`: what a search would look at and measure, and whether its budget is possible as far as is predicted.
+//! `--dry-run`: what a search would look at and measure, and whether its limits are possible as far as is predicted.
 
 use nasbn_models::{Path, Supernet, canonical::CanonicalTable};
 use serde_json::json;
@@ -6,18 +6,20 @@ use serde_json::json;
 use crate::{
     cli::{Exit, Failure, output, search::SearchArgs},
     indicators::catalogue::Measurement,
-    latency::LatencyTable,
-    search::{ENUMERABLE, enumerate, finalists::Plan},
+    search::{ENUMERABLE, finalists::Plan},
 };
 
-use super::Objective;
+use super::{
+    Objective,
+    demands::{Demands, Judged},
+};
 
 /// What is known before a search.
 pub struct Dry<'a> {
     pub args: &'a SearchArgs,
     pub objective: &'a Objective,
     pub plan: &'a Plan,
-    pub table: &'a LatencyTable,
+    pub demands: Demands<'a>,
     pub supernet: &'a Supernet,
     /// The only networks to search among, if some are given.
     pub among: Option<&'a [Path]>,
@@ -41,7 +43,7 @@ impl Dry<'_> {
             2 * looked_at
         };
         let seconds = measured as f64 * args.min_time.as_secs_f64();
-        let fastest = self.fastest();
+        let Judged { fastest, nearest, unjudged } = self.demands.judged(self.supernet, self.among);
         let budget = plan.budget.latency_ms;
         let gap = fastest.as_ref().map(|(_, ms)| ms - budget).filter(|&gap| gap > 0.0);
         if args.output.json {
@@ -50,6 +52,8 @@ impl Dry<'_> {
                 "measured": measured, "measured_at_most": measured * (1 + plan.replacements), "measuring_seconds": seconds,
                 "fastest": fastest.as_ref().map(|(path, _)| self.supernet.format_path(path)),
                 "fastest_predicted_ms": fastest.as_ref().map(|(_, ms)| ms), "gap_ms": gap,
+                "nearest": nearest.as_ref().map(|(path, _)| self.supernet.format_path(path)),
+                "over": nearest.as_ref().map_or(&[][..], |(_, over)| over), "not_looked_at": unjudged,
             }))?;
             return Ok(Exit::Done);
         }
@@ -66,17 +70,27 @@ impl Dry<'_> {
             plan.finalists,
             if composite { "composite and latency" } else { "objective and latency" }
         ))?;
+        if let Some((path, over)) = nearest {
+            let path = self.supernet.format_path(&path);
+            output::line(format!("limits        impossible: of the nearest network, {path}, {}", over.join("; ")))?;
+        }
+        if !unjudged.is_empty() {
+            let options = unjudged.join(", ");
+            output::line(format!("limits        not looked at, as there are too many networks to list: {options}"))?;
+        }
         let Some((path, ms)) = fastest else { return Ok(Exit::Done) };
         let path = self.supernet.format_path(&path);
+        let judged = unjudged.is_empty() && self.demands.has_others();
+        let within = if judged { " within the other limits" } else { "" };
         match gap {
             Some(gap) => output::line(format!(
-                "budget        impossible as predicted: the fastest network, {path}, would take {ms:.3} ms, {gap:.3} ms ({:.1} %) \
+                "budget        impossible as predicted: the fastest network{within}, {path}, would take {ms:.3} ms, {gap:.3} ms ({:.1} %) \
                  more than {budget} ms{}",
                 100.0 * gap / budget,
                 self.error()
             ))?,
             None => output::line(format!(
-                "budget        {budget} ms; the fastest network, {path}, would take {ms:.3} ms{}",
+                "budget        {budget} ms; the fastest network{within}, {path}, would take {ms:.3} ms{}",
                 self.error()
             ))?,
         }
@@ -85,8 +99,11 @@ impl Dry<'_> {
 
     /// How far off predictions are, in words.
     fn error(&self) -> String {
-        let error =
-            self.table.error.map(|error| format!(" (predictions are off by {:.1} % on average)", 100.0 * error.mape));
+        let error = self
+            .demands
+            .table
+            .error
+            .map(|error| format!(" (predictions are off by {:.1} % on average)", 100.0 * error.mape));
         error.unwrap_or_default()
     }
 
@@ -98,24 +115,6 @@ impl Dry<'_> {
                 CanonicalTable::new(self.supernet).count(self.supernet)
             }
             None => self.plan.evaluations as u128,
-        }
-    }
-
-    /// The network that is predicted to be the fastest, and its latency in milliseconds; none where absent operators cut
-    /// networks off and there are too many to look at all.
-    fn fastest(&self) -> Option<(Path, f64)> {
-        let with_latency = |path: Path| (self.table.latency(&path), path);
-        let least = |paths: &mut dyn Iterator<Item = Path>| {
-            paths.map(with_latency).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(ms, path)| (path, ms))
-        };
-        if let Some(among) = self.among {
-            return least(&mut among.iter().cloned());
-        }
-        let path = self.table.correction.table.lowest().filter(|path| self.supernet.is_connected(path));
-        match path {
-            Some(path) => least(&mut std::iter::once(CanonicalTable::new(self.supernet).of(&path))),
-            None if self.supernet.path_count() <= ENUMERABLE => least(&mut enumerate::networks(self.supernet)),
-            None => None,
         }
     }
 }
