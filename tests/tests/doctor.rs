@@ -142,6 +142,16 @@ fn doctor_says_the_board_where_there_is_no_library() {
 }
 
 #[test]
+fn nothing_is_left_in_the_home_directory() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program("nasbn"));
+    command.arg("doctor").env("HOME", home.path()).env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY");
+    run_command(command.env("ORT_DYLIB_PATH", ort_library())).ok();
+    let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn a_root_that_is_none_is_refused() {
     run("nasbn", &["doctor", "--root", "/nonexistent"]).fails(2, "/nonexistent");
 }

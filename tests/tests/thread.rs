@@ -489,6 +489,22 @@ fn bad_data_and_arguments_are_refused_before_any_work() {
 }
 
 #[test]
+fn nothing_is_written_into_a_bundle() {
+    let inside = small_bundle().join("out");
+    adapt(&inside, &["--epochs", "1"]).fails(2, "is inside the bundle");
+    for command in ["score", "search", "subnet"] {
+        let arguments = [command, "--bundle", text(small_bundle()), "--data", "digits", "--out", text(&inside)];
+        let more: &[&str] = match command {
+            "score" => &["--random", "1"],
+            "subnet" => &["--path", "11111111"],
+            _ => &[],
+        };
+        run("nasbn", &[&arguments[..], more].concat()).fails(2, "is inside the bundle");
+    }
+    assert!(!inside.exists());
+}
+
+#[test]
 fn results_that_cannot_be_printed_are_an_error_with_a_hint() {
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let output = Command::new(program("nasbn")).args(["doctor"]).stdout(full).output().unwrap();

@@ -16,7 +16,7 @@ use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, OutputArgs},
     budget::{self, BudgetArgs, Planned, Training},
-    output, setup,
+    output, outputs, setup,
     training::{self, TrainingArgs},
 };
 use crate::{
@@ -105,6 +105,9 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
     let quiet = args.output.quiet;
     // Only --find-rate, which does not write, may go without.
     let out = args.out.clone().unwrap_or_default();
+    if args.out.is_some() {
+        outputs::outside(&args.bundle.bundle, "--out", &out)?;
+    }
     let state = out.join(STATE_FILE);
     if !args.resume && !args.find_rate && !args.force && state.exists() {
         return Err(Failure::usage(format!("{} holds a checkpoint already", out.display()))

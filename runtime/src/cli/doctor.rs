@@ -172,6 +172,12 @@ fn lines(board: &Board, warnings: &[String]) -> Vec<String> {
     let total = board.total_milliwatts.map(|milliwatts| format!("{:.2} W in all", milliwatts / 1000.0));
     say("power", total.into_iter().chain(rails).collect::<Vec<_>>().join(", "));
     board.notes.iter().for_each(|note| say("not read", note.clone()));
+    if board.notes.iter().any(|note| note.contains("Permission denied")) {
+        say(
+            "hint",
+            "what may not be read is left out and changes nothing else; a user who may read it sees it".to_owned(),
+        );
+    }
     warnings.iter().for_each(|warning| say("warning", warning.clone()));
     lines
 }

@@ -104,6 +104,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
             .hint("leave out --json for the table, or name a file with --out"));
     }
     if !to_stdout {
+        outputs::outside(&args.bundle.bundle, "--out", &args.out)?;
         outputs::file(&args.out)?;
     }
     let source = images_of(&args, &options)?;

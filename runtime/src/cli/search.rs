@@ -22,7 +22,7 @@ use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, McArgs, OutputArgs, ReferenceArgs, ValidationArgs},
     budget::{Planned, Scoring},
-    fingerprint, note, output,
+    fingerprint, note, output, outputs,
     reference::{Watched, needed_composite},
     setup, units,
 };
@@ -206,6 +206,7 @@ pub fn run(args: SearchArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("--mutation must be above 0 and at most 1, not {}", args.mutation))
             .hint("it is the probability that a choice is drawn anew; 0.1 is usual"));
     }
+    outputs::outside(&args.bundle.bundle, "--out", &args.out)?;
     let objective = args.objective()?;
     match (&args.latency, args.budget) {
         (Some(table), Some(budget)) => on_device::run(&args, &objective, table, budget),

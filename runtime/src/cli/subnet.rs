@@ -9,7 +9,7 @@ use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, OutputArgs, ValidationArgs},
     budget::{BudgetArgs, Planned, Scoring},
-    output, setup,
+    output, outputs, setup,
 };
 use crate::{
     subnet,
@@ -45,6 +45,7 @@ pub struct SubnetArgs {
 }
 
 pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
+    outputs::outside(&args.bundle.bundle, "--out", &args.out)?;
     let mut session = setup::open(&args.bundle, MemoryMode::Lean, args.validation.graphs)?;
     // Equal networks are one: the BatchNorms are those that scores and searches look at.
     let path = session.network.supernet().canonical(&setup::path(session.network.supernet(), &args.path)?);

@@ -16,13 +16,16 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         ("KiB", KIB),
         ("MiB", KIB * KIB),
         ("GiB", KIB * KIB * KIB),
+        ("TiB", KIB * KIB * KIB * KIB),
         ("kB", 1e3),
         ("MB", 1e6),
         ("GB", 1e9),
+        ("TB", 1e12),
         ("B", 1.0),
         ("K", KIB),
         ("M", KIB * KIB),
         ("G", KIB * KIB * KIB),
+        ("T", KIB * KIB * KIB * KIB),
     ];
     scaled(text, &units)
         .and_then(whole)
@@ -74,7 +77,7 @@ mod tests {
     fn units_scale() {
         assert_eq!((count("12"), count("1.2k"), count("3M")), (Ok(12), Ok(1200), Ok(3_000_000)));
         assert_eq!((bytes("2KiB"), bytes("3kB"), bytes("5B"), bytes("7")), (Ok(2048), Ok(3000), Ok(5), Ok(7)));
-        assert_eq!((bytes("1G"), bytes("1.5 M"), bytes("1GiB")), (Ok(1 << 30), Ok(3 << 19), Ok(1 << 30)));
+        assert_eq!((bytes("1G"), bytes("1.5 M"), bytes("1TiB")), (Ok(1 << 30), Ok(3 << 19), Ok(1 << 40)));
         assert_eq!(
             (milliseconds("8ms"), milliseconds("1.5s"), milliseconds("750 us")),
             (Ok(8.0), Ok(1500.0), Ok(0.75))

@@ -39,6 +39,12 @@ impl Linear {
         Self { fixed: fixed(first).max(fixed(second)), per_image }
     }
 
+    /// The line that is higher by a `part`-th everywhere.
+    pub fn higher_by(self, part: u64) -> Self {
+        let higher = |bytes: u64| bytes.saturating_add(bytes / part.max(1));
+        Self { fixed: higher(self.fixed), per_image: higher(self.per_image) }
+    }
+
     /// Bytes for a mini-batch.
     pub fn at(self, images: u32) -> u64 {
         self.fixed.saturating_add(self.per_image.saturating_mul(images.into()))

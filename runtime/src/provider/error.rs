@@ -106,7 +106,7 @@ impl ProviderError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NotBuiltIn { .. } => {
-                "name a library built with it (onnxruntime-gpu; on a Jetson NVIDIA's build for its JetPack) with --ort-library, \
+                "name a library built with it (onnxruntime-gpu; for a Jetson docs/jetson.md says by JetPack which one has code for its GPU) with --ort-library, \
                  or take --provider cpu; `nasbn doctor` says what there is"
             }
             Self::Missing { reason, .. } | Self::Refused { reason, .. } => {

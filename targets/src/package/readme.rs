@@ -155,6 +155,6 @@ fn trouble(page: &mut String, catalog: &Catalog, device: &Device, description: &
     let _ = write!(
         page,
         "| a power mode, clocks or temperatures | see *Before measuring* above |\n\
-         | a file cannot be read | `sudo ./{RUN} doctor` shows whether it is for root alone; everything but that value works without |\n"
+         | a file cannot be read | everything but that value works without; a user who may read it sees it |\n"
     );
 }
