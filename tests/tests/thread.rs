@@ -496,8 +496,8 @@ fn nothing_is_written_into_a_bundle() {
         let arguments = [command, "--bundle", text(small_bundle()), "--data", "digits", "--out", text(&inside)];
         let more: &[&str] = match command {
             "score" => &["--random", "1"],
-            "subnet" => &["--path", "11111111"],
-            _ => &[],
+            "subnet" => &["--path", "11111111", "--checkpoint", "none"],
+            _ => &["--checkpoint", "none"],
         };
         run("nasbn", &[&arguments[..], more].concat()).fails(2, "is inside the bundle");
     }
