@@ -167,7 +167,7 @@ impl Plan {
 /// No plan keeps the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a memory budget of {} is too small: {} is the least that would do ({} are taken before the work begins, {} of them by images)",
+    "a memory budget of {} is too small: about {} is the least that would do ({} are taken before the work begins, {} of them by images)",
     Bytes(*budget), Bytes(*least), Bytes(*before), Bytes(*images)
 )]
 pub struct TooSmall {
@@ -182,6 +182,16 @@ pub struct TooSmall {
 }
 
 impl TooSmall {
+    /// The same, but the least is higher by a `part`-th: what is measured differs from run to run, and what is told is to do in the next.
+    pub fn with_room(mut self, part: u64) -> Self {
+        self.least = self
+            .least
+            .saturating_add(self.least / part.max(1))
+            .div_ceil(super::bytes::MIB)
+            .saturating_mul(super::bytes::MIB);
+        self
+    }
+
     /// Whether the images alone stand in the way.
     pub fn is_of_images(&self) -> bool {
         self.least.saturating_sub(self.images) <= self.budget && 2 * self.images > self.least

@@ -29,6 +29,8 @@ const REFERENCE_BATCHES: u64 = 6;
 /// Part of the activations that is reckoned with besides: paths of a sample differ, and what they keep of one another leaves holes. On
 /// `nas-bench-macro` samples of 8 to 24 paths took 8 to 22 % more than the heaviest path twice.
 const HOLES_PART: u64 = 4;
+/// Part of the least budget that is told besides: five probes of all indicators differed by 10 %.
+const ROOM_PART: u64 = 8;
 /// Rate of the steps that are tried: they change nothing that is kept.
 const RATE: f32 = 1e-3;
 
@@ -108,7 +110,7 @@ impl Scoring<'_> {
         let batch = self.validation.batch;
         let request = Request { budget: self.budget, batch, least_batch: batch };
         let plan = memory::plan(&request, &ground, std::slice::from_ref(&way))
-            .map_err(|e| refused(&e, Smaller { batch: Some(batch), ..Smaller::default() }))?;
+            .map_err(|e| refused(&e.with_room(ROOM_PART), Smaller { batch: Some(batch), ..Smaller::default() }))?;
         let plan = rows.refine(&mut session.network, (request, plan), &ground, vec![way], all)?;
         Ok(Planned::begin(plan, &mut session.network, self.quiet))
     }
