@@ -1,10 +1,6 @@
 //! The `nasbn` program. All of it is in [`nasbn_runtime::cli`].
 
-use std::{
-    env,
-    os::unix::process::CommandExt,
-    process::{Command, ExitCode},
-};
+use std::{env, process::ExitCode};
 
 /// With this variable ONNX Runtime keeps no telemetry. Otherwise newer ones (1.32 does) make an id of the device and a
 /// database in the user's home directory as soon as they are loaded.
@@ -15,18 +11,12 @@ fn main() -> ExitCode {
     nasbn_runtime::cli::run(env::args_os()).into()
 }
 
-/// Begins anew, as the same process, with ONNX Runtime's telemetry off, unless the environment says something of it: a program may
-/// not change its own environment. Where it cannot begin anew (an emulator), it goes on.
+/// Turns ONNX Runtime's telemetry off, unless the environment says something of it. To begin anew with another environment would be
+/// without `unsafe`, but no emulator starts a program for another processor anew.
+#[allow(unsafe_code)]
 fn without_telemetry() {
-    if env::var_os(DISABLE_TELEMETRY).is_some() {
-        return;
+    if env::var_os(DISABLE_TELEMETRY).is_none() {
+        // SAFETY: the process has one thread: nothing was started before, and nothing else reads the environment meanwhile.
+        unsafe { env::set_var(DISABLE_TELEMETRY, "1") };
     }
-    let Ok(program) = env::current_exe() else { return };
-    let mut arguments = env::args_os();
-    let mut again = Command::new(program);
-    if let Some(name) = arguments.next() {
-        again.arg0(name);
-    }
-    // It only comes back if it failed.
-    let _ = again.args(arguments).env(DISABLE_TELEMETRY, "1").exec();
 }

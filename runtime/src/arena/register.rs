@@ -1,6 +1,6 @@
 //! The arena as an allocator that ONNX Runtime calls.
 //!
-//! The only unsafe code of the program (a test that counts allocations has some, too): ONNX Runtime takes allocators through its C interface alone.
+//! The only unsafe code of the program but for a line in `main.rs`: ONNX Runtime takes allocators through its C interface alone.
 #![allow(unsafe_code)]
 
 use std::{

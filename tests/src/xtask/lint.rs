@@ -9,7 +9,7 @@ const CRATES: [&str; 6] = ["models", "export", "runtime", "runtime/kernels", "ta
 /// Largest source file written by hand.
 const MAX_LINES: usize = 1000;
 /// Files that may hold unsafe code, each with its reason in its docs.
-const MAY_BE_UNSAFE: [&str; 2] = ["runtime/src/arena/register.rs", "tests/tests/allocations.rs"];
+const MAY_BE_UNSAFE: [&str; 3] = ["runtime/src/arena/register.rs", "runtime/src/main.rs", "tests/tests/allocations.rs"];
 /// The keyword, and the lint that a file would have to lift. Spelt so that this file does not hold them.
 const UNSAFE_WORDS: [&str; 2] = [concat!("un", "safe"), concat!("un", "safe_code")];
 
