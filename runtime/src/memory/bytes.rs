@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One mebibyte.
-pub(super) const MIB: u64 = 1 << 20;
+const MIB: u64 = 1 << 20;
 
 /// A number of bytes, shown in whole MiB, rounded up: `141MiB`; below that in whole KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -184,11 +184,7 @@ pub struct TooSmall {
 impl TooSmall {
     /// The same, but the least is higher by a `part`-th: what is measured differs from run to run, and what is told is to do in the next.
     pub fn with_room(mut self, part: u64) -> Self {
-        self.least = self
-            .least
-            .saturating_add(self.least / part.max(1))
-            .div_ceil(super::bytes::MIB)
-            .saturating_mul(super::bytes::MIB);
+        self.least = Bytes(self.least.saturating_add(self.least / part.max(1))).whole().0;
         self
     }
 

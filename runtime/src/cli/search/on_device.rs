@@ -31,7 +31,6 @@ const REPLACEMENTS: usize = 3;
 
 pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64) -> Result<Exit, Failure> {
     setup::root(&args.root)?;
-    outputs::outside(&args.bundle.bundle, "--out", &args.out)?;
     let table = latency::read(file)?;
     let (graphs, batch) = (args.validation.graphs, table.conditions.batch);
     let mut session = setup::open_placed(&args.bundle, MemoryMode::Lean, graphs, batch, args.seed)?;
