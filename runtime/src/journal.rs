@@ -1,14 +1,14 @@
 //! Rows of a long run, kept while it goes: `FILE.partial` beside the file that is to be written.
 //!
-//! The first line is a JSON object that says what the run computes, each other line a row as CSV. A row is
+//! It is JSON lines: the first an object that says what the run computes, each other a row, an array of texts. A row is
 //! on file before the next one is begun, so a kill costs one row at most; a last line that was cut off is
-//! dropped. Only a run that computes the same may go on from it.
+//! dropped, and a row that does not fit on a full disk leaves nothing. Only a run that computes the same may go on from it.
 
 mod differences;
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -75,6 +75,8 @@ impl JournalError {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    /// Bytes of its whole lines; what stands behind them is a line that was not written whole and could not be taken away.
+    whole: u64,
 }
 
 /// Where the journal of a file is.
@@ -95,7 +97,7 @@ impl Journal {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(present(path)),
             other => other.map_err(io)?,
         };
-        let mut journal = Self { path: path.to_owned(), file };
+        let mut journal = Self { path: path.to_owned(), file, whole: 0 };
         journal.lock()?;
         journal.line(&Value::Object(run.clone()).to_string())?;
         Ok(journal)
@@ -111,18 +113,19 @@ impl Journal {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(JournalError::Missing(path.to_owned())),
             other => other.map_err(io)?,
         };
-        let mut journal = Self { path: path.to_owned(), file };
+        let mut journal = Self { path: path.to_owned(), file, whole: 0 };
         journal.lock()?;
         let bytes = fs::read(path).map_err(io)?;
         let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
         let damaged =
             |line: usize, problem: &str| JournalError::Damaged { path: path.to_owned(), line, problem: problem.into() };
         let text = std::str::from_utf8(&bytes[..whole]).map_err(|_| damaged(1, "it is no text"))?;
-        journal.file.set_len(whole as u64).map_err(io)?;
-        journal.file.seek(SeekFrom::End(0)).map_err(io)?;
         let now = Value::Object(run.clone()).to_string();
         let Some((first, rows)) = text.split_once('\n') else {
             // Stopped before its first line was whole.
+            if !now.as_bytes().starts_with(&bytes) {
+                return Err(damaged(1, "it is no journal of this run"));
+            }
             journal.line(&now)?;
             return Ok((journal, Vec::new()));
         };
@@ -131,12 +134,12 @@ impl Journal {
             let differences = differences::between(first, &now).ok_or_else(|| damaged(1, "it is no journal"))?;
             return Err(JournalError::Other { path: path.to_owned(), differences });
         }
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rows.as_bytes());
-        let mut found = Vec::new();
-        for (row, record) in reader.records().enumerate() {
-            let record = record.map_err(|e| damaged(row + 2, &e.to_string()))?;
-            found.push(record.iter().map(str::to_owned).collect());
-        }
+        let row =
+            |(number, row): (usize, &str)| serde_json::from_str(row).map_err(|e| damaged(number + 2, &e.to_string()));
+        let found = rows.lines().enumerate().map(row).collect::<Result<_, _>>()?;
+        // Now that it is known to be this run's.
+        journal.whole = whole as u64;
+        journal.file.set_len(journal.whole).map_err(io)?;
         Ok((journal, found))
     }
 
@@ -150,11 +153,7 @@ impl Journal {
     /// # Errors
     /// If it cannot be written.
     pub fn row(&mut self, cells: &[String]) -> Result<(), JournalError> {
-        let io = |source| JournalError::Io { path: self.path.clone(), source };
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.write_record(cells).map_err(|e| io(e.into()))?;
-        let line = writer.into_inner().map_err(|e| io(io::Error::other(e.to_string())))?;
-        self.file.write_all(&line).map_err(io)
+        self.line(&Value::from(cells).to_string())
     }
 
     /// Removes the journal: the run is done.
@@ -165,9 +164,20 @@ impl Journal {
         fs::remove_file(&self.path).map_err(|source| JournalError::Io { path: self.path.clone(), source })
     }
 
+    /// Adds a line behind the whole ones, or nothing.
     fn line(&mut self, text: &str) -> Result<(), JournalError> {
         let line = format!("{text}\n");
-        self.file.write_all(line.as_bytes()).map_err(|source| JournalError::Io { path: self.path.clone(), source })
+        let written = self.cut().and_then(|()| self.file.write_all(line.as_bytes()));
+        written.map(|()| self.whole += line.len() as u64).map_err(|source| {
+            // Part of it may stand there. If that cannot be taken away now, the next line tries again.
+            let _ = self.cut();
+            JournalError::Io { path: self.path.clone(), source }
+        })
+    }
+
+    /// Takes away what is no whole line.
+    fn cut(&self) -> io::Result<()> {
+        if self.file.metadata()?.len() == self.whole { Ok(()) } else { self.file.set_len(self.whole) }
     }
 
     fn lock(&self) -> Result<(), JournalError> {
@@ -217,6 +227,9 @@ mod tests {
             drop(journal);
             assert_eq!(fs::read(&path).unwrap(), whole, "cut at {end}");
         }
+        // Each line is JSON.
+        let text = String::from_utf8(whole).unwrap();
+        assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{text}");
         Journal::resume(&path, &run(3)).unwrap().0.remove().unwrap();
         assert!(!path.exists());
     }
@@ -259,7 +272,28 @@ mod tests {
         drop(Journal::create(&digests, &with('a')).unwrap());
         let error = Journal::resume(&digests, &with('b')).unwrap_err().to_string();
         assert!(error.ends_with("made with other options: not the same paths (--random)"), "{error}");
+        // Nor are they changed.
+        for foreign in ["hello\n", "hello", "{}\n[\"01\"]\n[\"cut"] {
+            fs::write(&path, foreign).unwrap();
+            assert!(Journal::resume(&path, &run(3)).is_err(), "{foreign}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+        }
         fs::write(&path, "hello\n").unwrap();
         assert!(matches!(Journal::resume(&path, &run(3)), Err(JournalError::Damaged { line: 1, .. })));
+    }
+
+    #[test]
+    fn a_line_that_was_not_written_whole_is_taken_away_before_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j");
+        let mut journal = Journal::create(&path, &run(3)).unwrap();
+        journal.row(&cells(&["01", "1.5"])).unwrap();
+        let whole = fs::read(&path).unwrap();
+        // As a full disk leaves it that even refuses to be cut.
+        fs::write(&path, [&whole[..], b"[\"10"].concat()).unwrap();
+        journal.row(&cells(&["10", "2.5"])).unwrap();
+        drop(journal);
+        let (_, found) = Journal::resume(&path, &run(3)).unwrap();
+        assert_eq!(found, [cells(&["01", "1.5"]), cells(&["10", "2.5"])]);
     }
 }

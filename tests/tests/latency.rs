@@ -124,10 +124,34 @@ fn a_measurement_that_was_killed_goes_on_and_keeps_what_it_had() {
     // Every whole line is in the end's times, in its order.
     let times = json(&fs::read_to_string(&times).unwrap());
     let first = before.lines().nth(1).unwrap();
-    let (name, first_times) = first.split_once(',').unwrap();
+    let (name, first_times): (String, String) = serde_json::from_str(first).unwrap();
     let ms: Vec<f64> = first_times.split(' ').map(|ns| ns.parse::<f64>().unwrap() / 1e6).collect();
-    let now: Vec<f64> = times["times"][name].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect();
+    let now: Vec<f64> = times["times"][name.as_str()].as_array().unwrap().iter().map(|t| t.as_f64().unwrap()).collect();
     assert_eq!(now[..ms.len()], ms[..]);
+}
+
+#[test]
+fn a_measurement_is_stopped_while_it_warms_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("t");
+    let partial = dir.path().join("t.partial");
+    let arguments = ["latency", "--bundle", text(small_bundle()), "--out", text(&out), "--threads", "1", "--quiet"];
+    let mut child = Command::new(program("nasbn"))
+        .args([&arguments[..], &["--warm-up", "3600s"]].concat())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while fs::read_to_string(&partial).map_or(0, |text| text.lines().count()) < 1 && child.try_wait().unwrap().is_none()
+    {
+        sleep(Duration::from_millis(2));
+    }
+    // Once its journal is there it is about to hear it.
+    sleep(Duration::from_millis(200));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{words}");
+    assert!(words.contains("hint: go on with the same command and --resume") && partial.exists(), "{words}");
 }
 
 /// A model that makes floats of an input `[1, 3, 4, 4]` of ONNX's type `number`.
@@ -179,6 +203,16 @@ fn any_model_is_measured_as_blocks_are() {
         let ran = run("nasbn", &[&["latency", "--onnx", text(&halves), "--json"][..], &short].concat());
         let report = json(&ran.ok().stdout);
         assert_eq!(report["inputs"][0]["dims"], serde_json::json!([1, 3, 4, 4]), "{name}");
+    }
+    // Names that records of other things begin with, and one of them whole.
+    for name in ["energy of run.onnx", "throttled rounds"] {
+        fs::copy(&model, dir.path().join(name)).unwrap();
+        let mut command = Command::new(program("nasbn"));
+        command.current_dir(dir.path()).args(["latency", "--onnx", name, "--json", "--export-times", "t.json"]);
+        let report = json(&nasbn_tests::run_command(command.args(short)).ok().stdout);
+        assert_eq!(report["throttled_rounds"], 0);
+        let times = json(&fs::read_to_string(dir.path().join("t.json")).unwrap());
+        assert_eq!(times["times"][name].as_array().unwrap().len() as u64, report["latency"]["runs"].as_u64().unwrap());
     }
     let missing = dir.path().join("none.onnx");
     run("nasbn", &["latency", "--onnx", text(&missing)]).fails(2, "No such file");

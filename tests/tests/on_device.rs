@@ -302,6 +302,27 @@ fn a_loss_is_shown_as_itself() {
 }
 
 #[test]
+fn a_disk_that_was_full_for_a_while_costs_only_what_did_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("found");
+    let scores = out.join("search.jsonl.partial");
+    let loose = ["--budget", "1s"];
+    // No file may be larger than 6 KiB: the composite does not fit into the journal, the scores after it do, and what
+    // is written at the end does not.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 12; trap '' XFSZ; exec \"$0\" \"$@\"", text(&program("nasbn"))]);
+    let ran = nasbn_tests::run_command(command.args(arguments(&out, &loose)));
+    assert_ne!(ran.status, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the composite is not on file"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint:") && !out.join("result.json").exists(), "{}", ran.stderr);
+    let kept = fs::read_to_string(&scores).unwrap();
+    assert!(kept.lines().count() > 1, "{kept}");
+    assert!(kept.ends_with('\n') && kept.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{kept}");
+    search(&out, &[&loose[..], &["--resume"]].concat()).ok();
+    assert!(!scores.exists() && out.join("winner.onnx").exists());
+}
+
+#[test]
 fn a_search_that_is_stopped_anywhere_goes_on_with_what_it_has_measured() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("found");
@@ -326,12 +347,7 @@ fn a_search_that_is_stopped_anywhere_goes_on_with_what_it_has_measured() {
         child.wait().unwrap();
         assert!(!out.join("result.json").exists());
         let text = fs::read_to_string(&scores).unwrap();
-        kept = text
-            .lines()
-            .skip(2)
-            .filter_map(|line| line.split_once(','))
-            .map(|(p, s)| (p.to_owned(), s.to_owned()))
-            .collect();
+        kept = text.lines().skip(2).filter_map(|line| serde_json::from_str::<(String, String)>(line).ok()).collect();
     }
     // Cut in the middle of a line.
     let text = fs::read(&times).unwrap();
@@ -341,7 +357,7 @@ fn a_search_that_is_stopped_anywhere_goes_on_with_what_it_has_measured() {
     let text = String::from_utf8(text).unwrap();
     let (whole, _) = text.trim_end().rsplit_once('\n').unwrap();
     for line in whole.lines().skip(1) {
-        let Some((name, times)) = line.split_once(',') else { continue };
+        let (name, times): (String, String) = serde_json::from_str(line).unwrap();
         *timed.entry(name.trim_start_matches("network ").to_owned()).or_default() += times.split(' ').count() as u64;
     }
     search(&out, &loose).fails(2, "an earlier run was stopped");

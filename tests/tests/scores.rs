@@ -203,7 +203,7 @@ fn a_stopped_run_says_how_to_go_on_and_guards_what_it_left() {
     fs::write(&partial, format!("{}\n{}\n{}\n", lines[0], lines[2], lines[2])).unwrap();
     score(&out, &[&more[..], &["--resume"]].concat()).fails(2, "line 3");
     let short = lines[2].rsplit_once(',').unwrap().0;
-    fs::write(&partial, format!("{}\n{short}\n", lines[0])).unwrap();
+    fs::write(&partial, format!("{}\n{short}]\n", lines[0])).unwrap();
     score(&out, &[&more[..], &["--resume"]].concat()).fails(2, "line 2");
     fs::remove_file(&partial).unwrap();
     score(&out, &[&more[..], &["--resume"]].concat()).fails(2, "nothing to go on from");

@@ -105,6 +105,20 @@ impl Board {
         self.l4t.is_some() || self.model.as_deref().is_some_and(|model| model.contains("Jetson"))
     }
 
+    /// How the clocks are set, in words: the governor and the highest frequency that is allowed, of every policy of the CPU
+    /// and of the GPU; none where the machine tells neither. Frequencies of the moment are not among them.
+    pub fn clocks(&self) -> Option<String> {
+        let cpu = self.cpu.iter().map(|p| (&p.name, &p.governor, p.max_khz));
+        let gpu = self.gpu.iter().map(|g| (&g.name, &g.governor, g.max_hz.map(|hz| hz / 1000)));
+        let said = |(name, governor, khz): (&String, &Option<String>, Option<u64>)| {
+            let governor = governor.as_deref().map_or(String::new(), |governor| format!(" {governor}"));
+            let most = khz.map_or(String::new(), |khz| format!(" to {} MHz", khz / 1000));
+            format!("{name}{governor}{most}")
+        };
+        let clocks: Vec<String> = cpu.chain(gpu).map(said).collect();
+        (!clocks.is_empty()).then(|| clocks.join(", "))
+    }
+
     /// The warmest zone.
     pub fn warmest(&self) -> Option<&Zone> {
         let warm = self.thermal.iter().filter(|zone| zone.celsius.is_some());

@@ -170,6 +170,7 @@ fn imported(args: &LatencyArgs, bundle: &Bundle, file: &std::path::Path) -> Resu
         bundle: fingerprint::hex(&bundle.digest()),
         device: args.device.clone(),
         power_mode: None,
+        clocks: None,
         provider: IMPORTED.into(),
         precision: "as measured".into(),
         batch: args.batch,
@@ -199,6 +200,7 @@ pub fn conditions(bundle: &Bundle, running: &Running, batch: u32, board: &Board)
         bundle: fingerprint::hex(&bundle.digest()),
         device: device(board, running.backend.provider),
         power_mode: board.power_mode.as_ref().map(ToString::to_string),
+        clocks: board.clocks(),
         provider: running.backend.provider.to_string(),
         precision: running.backend.precision.to_string(),
         batch,
@@ -303,6 +305,11 @@ impl From<BenchError> for Failure {
         };
         Self::usage(&error).with_exit(exit).hint(error.hint())
     }
+}
+
+/// What about the board makes times swing, before they are measured.
+pub fn warn(board: &Board) {
+    board.warnings().iter().for_each(|warning| output::words(format_args!("warning: {warning}")));
 }
 
 /// Warnings about a measurement that was not quiet.

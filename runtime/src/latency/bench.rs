@@ -122,6 +122,11 @@ pub fn network_name(bundle: &Bundle, path: &Path) -> String {
     format!("network {}", bundle.manifest().supernet.format_path(path))
 }
 
+/// Name of the times of a model in `file`: no file has the name of another record.
+pub fn model_name(file: &str) -> String {
+    format!("model {file}")
+}
+
 /// What the name of an energy begins with.
 const ENERGY: &str = "energy ";
 
@@ -142,8 +147,9 @@ pub fn throttled_rounds(times: &Times) -> u32 {
 }
 
 /// Run times by name: everything in a record that is neither an energy nor a count.
-pub fn run_times(times: &Times) -> impl Iterator<Item = (&String, &Vec<u64>)> {
-    times.all().iter().filter(|(name, _)| !name.starts_with(ENERGY) && *name != THROTTLED)
+pub fn run_times(times: &Times) -> impl Iterator<Item = (&String, &[u64])> {
+    let all = times.all().iter().map(|(name, times)| (name, times.as_slice()));
+    all.filter(|(name, _)| !name.starts_with(ENERGY) && *name != THROTTLED)
 }
 
 impl Bench<'_> {
@@ -249,13 +255,14 @@ impl Bench<'_> {
         let (root, interrupted, record) = (self.root, self.interrupted, &mut *self.times);
         let (mut before, mut lost) = (Snapshot::take(root), 0);
         let run = |i: usize| {
+            // Heard between two runs, while it warms up as well.
+            if interrupted.load(Ordering::SeqCst) {
+                return Err(BenchError::Stopped);
+            }
             let (name, subject) = &mut items[i];
             subject.run().map_err(|source| BenchError::Subject { name: name.clone(), source })
         };
         let judge = |visits: &[Visit]| {
-            if interrupted.load(Ordering::SeqCst) {
-                return Ok(Verdict::Stop);
-            }
             let after = Snapshot::take(root);
             let reasons = after.throttled_since(&before);
             before = after;
@@ -279,7 +286,7 @@ impl Bench<'_> {
             progress(done(&so_far, rules));
             Ok(Verdict::Keep)
         };
-        if measure(&mut times, rules, run, judge)? { Ok(()) } else { Err(BenchError::Stopped) }
+        measure(&mut times, rules, run, judge)
     }
 
     /// Measures the energy of one run, unless it is known already: or known that the rails tell none.
@@ -339,10 +346,15 @@ mod tests {
     fn energies_and_lost_rounds_are_no_run_times() {
         let dir = tempfile::tempdir().unwrap();
         let mut times = Times::create(&dir.path().join("r"), &Map::new()).unwrap();
-        for (name, value) in [("network 01", 5), (THROTTLED, 1), ("energy 01", 7), (THROTTLED, 1), ("m.onnx", 3)] {
+        let models = [THROTTLED, "energy of run.onnx"].map(model_name);
+        for (name, value) in [("network 01", 5), (THROTTLED, 1), ("energy 01", 7), (THROTTLED, 1)] {
             times.add(name, &[value]).unwrap();
         }
+        for model in &models {
+            times.add(model, &[3]).unwrap();
+        }
         let names: Vec<&str> = run_times(&times).map(|(name, _)| name.as_str()).collect();
-        assert_eq!((names, throttled_rounds(&times)), (vec!["m.onnx", "network 01"], 2));
+        assert_eq!(names, ["model energy of run.onnx", "model throttled rounds", "network 01"]);
+        assert_eq!(throttled_rounds(&times), 2);
     }
 }

@@ -88,7 +88,7 @@ mod tests {
         times.add("b", &[7]).unwrap();
         times.add("a", &[u64::MAX]).unwrap();
         drop(times);
-        let torn = [fs::read(&file).unwrap(), b"b,8 9".to_vec()].concat();
+        let torn = [fs::read(&file).unwrap(), b"[\"b\",\"8 9".to_vec()].concat();
         fs::write(&file, torn).unwrap();
         let times = Times::resume(&file, &Map::new()).unwrap();
         assert_eq!((times.of("a"), times.of("b"), times.of("c")), (&[3, 1, u64::MAX][..], &[7][..], &[][..]));
@@ -101,8 +101,10 @@ mod tests {
     fn rows_that_are_no_times_are_told_by_their_line() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("r");
-        for row in ["a", "a,1 x", "a,-1", "a,", "a,1,2"] {
-            fs::write(&file, format!("{{}}\na,1\n{row}\n")).unwrap();
+        let rows =
+            [r#"["a"]"#, r#"["a","1 x"]"#, r#"["a","-1"]"#, r#"["a",""]"#, r#"["a","1","2"]"#, r#"["a",1]"#, "a,1"];
+        for row in rows {
+            fs::write(&file, format!("{{}}\n[\"a\",\"1\"]\n{row}\n")).unwrap();
             let error = Times::resume(&file, &Map::new()).unwrap_err().to_string();
             assert!(error.contains("line 3"), "{row}: {error}");
         }

@@ -34,8 +34,6 @@ pub enum Verdict {
     Keep,
     /// It does not count.
     Discard,
-    /// It does not count, and there are no more.
-    Stop,
 }
 
 /// The runs of one thing in one round, nanoseconds.
@@ -73,16 +71,15 @@ fn total(times: &[u64]) -> u64 {
 
 /// Measures every thing, adding to `times` (one list for each, which may hold runs of an earlier measurement) in nanoseconds.
 /// `run` runs thing number `i` once and says how long that took; `judge` hears the visits of a round when it is over.
-/// Gives whether everything was measured: no if `judge` said to stop.
 ///
 /// # Errors
-/// Those of `run` and `judge`; what was kept until then stays.
+/// Those of `run`, which is how it is stopped, and of `judge`; the rounds that were kept until then stay.
 pub fn measure<E>(
     times: &mut [Vec<u64>],
     rules: &Rules,
     mut run: impl FnMut(usize) -> Result<Duration, E>,
     mut judge: impl FnMut(&[Visit]) -> Result<Verdict, E>,
-) -> Result<bool, E> {
+) -> Result<(), E> {
     let mut rng = ChaCha8Rng::seed_from_u64(rules.seed);
     let open: Vec<usize> = (0..times.len()).filter(|&i| !is_done(&times[i], rules)).collect();
     for &item in &open {
@@ -111,11 +108,10 @@ pub fn measure<E>(
         match judge(&round)? {
             Verdict::Keep => round.into_iter().for_each(|visit| times[visit.item].extend(visit.times)),
             Verdict::Discard => {}
-            Verdict::Stop => return Ok(false),
         }
         open.retain(|&i| !is_done(&times[i], rules));
     }
-    Ok(true)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -143,15 +139,14 @@ mod tests {
         // 1, 30 and 0 ms a run: bound by time, by runs, and by neither but a clock that stands still.
         let took = [ms(1), ms(30), Duration::ZERO];
         let rules = Rules { min_time: Duration::from_nanos(200), visit: Duration::from_nanos(4), ..RULES };
-        let whole = measure(&mut times, &rules, |i| Ok::<_, Infallible>(took[i]), |_| Ok(Verdict::Keep));
-        assert!(whole.unwrap());
+        measure(&mut times, &rules, |i| Ok::<_, Infallible>(took[i]), |_| Ok(Verdict::Keep)).unwrap();
         assert_eq!(times[2].len(), 200);
         let mut times = vec![Vec::new(); 2];
         let run = |i: usize| {
             runs[i] += 1;
             Ok::<_, Infallible>(took[i])
         };
-        assert!(measure(&mut times, &RULES, run, |_| Ok(Verdict::Keep)).unwrap());
+        measure(&mut times, &RULES, run, |_| Ok(Verdict::Keep)).unwrap();
         assert_eq!((times[0].len(), times[1].len()), (100, 10));
         assert!(times[0].iter().all(|&t| t == 1_000_000));
         assert_eq!(runs, [105, 11, 0]);
@@ -186,23 +181,28 @@ mod tests {
             assert_eq!(visits[0].times.len(), 4);
             Ok::<_, Infallible>(if rounds % 2 == 0 { Verdict::Discard } else { Verdict::Keep })
         };
-        assert!(measure(&mut times, &RULES, |_| Ok(ms(1)), judge).unwrap());
+        measure(&mut times, &RULES, |_| Ok(ms(1)), judge).unwrap();
         assert_eq!((times[0].len(), rounds), (100, 49));
-        let mut rounds = 0;
-        let judge = |_: &[Visit]| {
-            rounds += 1;
-            Ok::<_, Infallible>(if rounds == 3 { Verdict::Stop } else { Verdict::Keep })
+        // Stopped in the third round: after the warm-up and two whole rounds.
+        let mut runs = 0;
+        let stopped = |_: usize| {
+            runs += 1;
+            if runs == 5 + 2 * 4 + 2 { Err("stopped") } else { Ok(ms(1)) }
         };
         let mut times = vec![Vec::new(); 1];
-        assert!(!measure(&mut times, &RULES, |_| Ok(ms(1)), judge).unwrap());
+        assert_eq!(measure(&mut times, &RULES, stopped, |_| Ok(Verdict::Keep)), Err("stopped"));
         assert_eq!(times[0].len(), 8);
+        // While it warms up, too.
+        let mut none = vec![Vec::new(); 2];
+        assert_eq!(measure(&mut none, &RULES, |_| Err("stopped"), |_| Ok(Verdict::Keep)), Err("stopped"));
+        assert!(none.iter().all(Vec::is_empty));
         // Gone on from there, only what is missing is measured.
         let mut more = 0;
         let run = |_| {
             more += 1;
             Ok::<_, Infallible>(ms(1))
         };
-        assert!(measure(&mut times, &RULES, run, |_| Ok(Verdict::Keep)).unwrap());
+        measure(&mut times, &RULES, run, |_| Ok(Verdict::Keep)).unwrap();
         assert_eq!((times[0].len(), more), (100, 97));
     }
 
@@ -211,7 +211,7 @@ mod tests {
         let mut times = vec![vec![u64::MAX, 3, 1]];
         let rules = Rules { min_runs: 3, ..RULES };
         assert_eq!(done(&times, &rules), 1.0);
-        assert!(measure(&mut times, &rules, |_| Err(()), |_| Ok(Verdict::Keep)).unwrap());
+        measure(&mut times, &rules, |_| Err(()), |_| Ok(Verdict::Keep)).unwrap();
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{atomic, board::Board, bounded, path_table::PathTable, provider::Plac
 /// First bytes of a table's file.
 const MAGIC: [u8; 8] = *b"NASBNLAT";
 /// Version of the format.
-const FORMAT_VERSION: u32 = 3;
+const FORMAT_VERSION: u32 = 4;
 /// Bytes of the SHA-256 that a table ends with.
 const DIGEST_BYTES: usize = 32;
 /// Largest table that is read, bytes: room for all networks that can be asked for.
@@ -46,6 +46,8 @@ pub struct Conditions {
     pub device: String,
     /// Power mode of the board, where it has some.
     pub power_mode: Option<String>,
+    /// Governors and highest clocks that are allowed ([`Board::clocks`]), where the machine tells them.
+    pub clocks: Option<String>,
     /// Provider that ran the graphs: `cpu`, `cuda`, `tensorrt`; [`IMPORTED`] for latencies that were measured elsewhere.
     pub provider: String,
     /// Numbers that the graphs were run with: `fp32`, `fp16`.
@@ -306,7 +308,13 @@ impl LatencyTable {
         if !tables.iter().all(|table| table.is_finite()) {
             return Err(TableError::Damaged("what it predicts is not a number".into()));
         }
-        if self.conditions.space != supernet.name || !tables.iter().all(|table| table.fits(supernet)) {
+        let known = |block: &BlockTime| {
+            let (edge, operator) = (usize::from(block.edge), block.operator);
+            let there = edge < supernet.edges.len() && usize::from(operator) < supernet.operators.len();
+            there && supernet.key(edge, operator) == block.key
+        };
+        let same = self.conditions.space == supernet.name && self.blocks.iter().all(known);
+        if !same || !tables.iter().all(|table| table.fits(supernet)) {
             return Err(TableError::Space { found: self.conditions.space.clone(), wanted: supernet.name.clone() });
         }
         Ok(())
@@ -318,13 +326,14 @@ impl LatencyTable {
     /// [`TableError::Conditions`] with everything that differs, by name.
     pub fn check_conditions(&self, now: &Conditions) -> Result<(), TableError> {
         let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
-        let Conditions { space, bundle, device, power_mode, provider, precision, batch, threads, onnxruntime } =
+        let Conditions { space, bundle, device, power_mode, clocks, provider, precision, batch, threads, onnxruntime } =
             &self.conditions;
         let compared = [
             ("space", space.clone(), now.space.clone()),
             ("bundle", bundle.clone(), now.bundle.clone()),
             ("device", device.clone(), now.device.clone()),
             ("power mode", show(power_mode), show(&now.power_mode)),
+            ("clocks", show(clocks), show(&now.clocks)),
             ("provider", provider.clone(), now.provider.clone()),
             ("precision", precision.clone(), now.precision.clone()),
             ("batch", batch.to_string(), now.batch.to_string()),
@@ -362,6 +371,7 @@ pub(crate) mod tests {
             bundle: "00".repeat(32),
             device: "a board".into(),
             power_mode: Some("MAXN".into()),
+            clocks: Some("policy0 performance to 1479 MHz".into()),
             provider: "cpu".into(),
             precision: "fp32".into(),
             batch: 1,
@@ -409,11 +419,12 @@ pub(crate) mod tests {
         let error = other.check_space(&supernet).unwrap_err();
         assert!(matches!(error, TableError::Damaged(_)), "{error}");
         let mut now = table.conditions.clone();
-        (now.device, now.threads, now.power_mode) = ("another".into(), 1, None);
+        (now.device, now.threads, now.power_mode, now.clocks) = ("another".into(), 1, None, None);
         let error = table.check_conditions(&now).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("device was a board, is another"), "{text}");
         assert!(text.contains("threads was 2, is 1") && text.contains("power mode was MAXN, is none"), "{text}");
+        assert!(text.contains("clocks was policy0 performance to 1479 MHz, is none"), "{text}");
         assert!(!text.contains("provider") && error.hint().contains("--force"), "{text}");
         now = Conditions { bundle: "ff".repeat(32), ..table.conditions.clone() };
         let text = table.check_conditions(&now).unwrap_err().to_string();

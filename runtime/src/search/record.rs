@@ -208,8 +208,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let supernet = chain(3);
         let file = dir.path().join("r");
-        for (row, fits) in [("012,0.5", true), ("012,half", false), ("0123,0.5", false), ("012", false)] {
-            fs::write(&file, format!("{{}}\n021,1.0\n{row}\n")).unwrap();
+        let rows = [
+            (r#"["012","0.5"]"#, true),
+            (r#"["012","half"]"#, false),
+            (r#"["0123","0.5"]"#, false),
+            (r#"["012"]"#, false),
+            ("012,0.5", false),
+        ];
+        for (row, fits) in rows {
+            fs::write(&file, format!("{{}}\n[\"021\",\"1.0\"]\n{row}\n")).unwrap();
             match Record::resume(&file, &Map::new(), &supernet) {
                 Ok(record) => assert!(fits && record.len() == 2, "{row}"),
                 Err(error) => assert!(!fits && error.to_string().contains("line 3"), "{row}: {error}"),

@@ -240,6 +240,7 @@ fn conditions() -> Conditions {
         bundle: "9f2c1e7ab0d34c5586f1a7720c9de1b3a5f0862d4d17c9be55a1f6e0337c2d48".to_owned(),
         device: "NVIDIA Jetson Orin Nano Developer Kit".to_owned(),
         power_mode: Some("15W".to_owned()),
+        clocks: Some("policy0 performance to 1510 MHz, 17000000.gpu performance to 624 MHz".to_owned()),
         provider: "cpu".to_owned(),
         precision: "fp32".to_owned(),
         batch: 1,

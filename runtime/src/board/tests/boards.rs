@@ -106,6 +106,9 @@ fn every_board_says_what_it_is_and_how_it_is_set() {
         assert_eq!(board.rails, rails.read().unwrap());
         let warm = board.warmest().unwrap();
         assert_eq!((warm.name.as_str(), warm.celsius), (warmest.0, Some(warmest.1)), "{kind:?}");
+        let clocks = board.clocks().unwrap();
+        assert!(clocks.ends_with(&format!(" to {} MHz", gpu.1 / 1_000_000)) && clocks.contains(gpu.0), "{clocks}");
+        assert_eq!(clocks.split(", ").count(), board.cpu.len() + 1, "{clocks}");
         assert!(board.cpu.iter().all(|policy| policy.governor.is_some() && policy.current_khz.is_some()), "{kind:?}");
     }
 }

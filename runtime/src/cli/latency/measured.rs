@@ -6,7 +6,7 @@ use nasbn_export::bundle::Bundle;
 use nasbn_models::Path;
 use serde_json::{Map, Value, json};
 
-use super::{LatencyArgs, conditions, networks, noise, pairs, report};
+use super::{LatencyArgs, conditions, networks, noise, pairs, report, warn};
 use crate::{
     board::Board,
     cli::{Failure, fingerprint, output, running, setup},
@@ -42,7 +42,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
     let opener = running.opener()?;
     let before = Board::read(&args.root);
     if !args.output.quiet {
-        before.warnings().iter().for_each(|warning| output::words(format_args!("warning: {warning}")));
+        warn(&before);
     }
     let conditions = conditions(bundle, &running, args.batch, &before);
     let of_blocks = args.rules(Duration::from_millis(20), Duration::from_millis(300), Duration::from_millis(15));

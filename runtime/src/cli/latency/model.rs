@@ -5,7 +5,7 @@ use std::{path::Path as FsPath, time::Duration};
 use serde::Serialize;
 use serde_json::Map;
 
-use super::{LatencyArgs, device, noise, report};
+use super::{LatencyArgs, device, noise, report, warn};
 use crate::{
     board::Board,
     cli::{
@@ -16,7 +16,7 @@ use crate::{
     engine::Model,
     latency::{
         Subject, SubjectError, Timing,
-        bench::{Bench, BenchError, run_times, throttled_rounds},
+        bench::{Bench, BenchError, model_name, throttled_rounds},
         record::Times,
     },
     provider::{self, EngineCache, Placement, PlacementError, Precision, Provider},
@@ -56,6 +56,9 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     }
     let mut running = running::start(&args.run, None, None)?;
     let before = Board::read(&args.root);
+    if !args.output.quiet {
+        warn(&before);
+    }
     let name = file.display().to_string();
     let wrong = |source: SubjectError| {
         let failure = Failure::usage(format!("{name}: {source}"));
@@ -96,7 +99,8 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     let bar = output::bar(1000, args.output.quiet);
     let mut bench =
         Bench { opener: &opener, times: &mut times, root: &args.root, batch: args.batch, interrupted: &interrupted };
-    let mut items = [(name.clone(), subject)];
+    let key = model_name(&name);
+    let mut items = [(key.clone(), subject)];
     let result = bench.measure(&mut items, &rules, &mut |share| bar.set_position((1000.0 * share) as u64));
     bar.finish_and_clear();
     match result {
@@ -106,11 +110,11 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         }
         other => other?,
     }
-    let Some(latency) = Timing::of(times.of(&name)) else {
+    let Some(latency) = Timing::of(times.of(&key)) else {
         return Err(Failure::usage(format!("{name}: no run was measured")).hint("raise --min-time"));
     };
     if let Some(file) = &args.export_times {
-        report::export_times(file, run_times(&times))?;
+        report::export_times(file, [(&name, times.of(&key))])?;
     }
     noise(usize::from(latency.is_noisy()), 1, latency.variation, None, args.output.quiet);
     let report = Report {

@@ -19,9 +19,9 @@ pub fn export(file: &FsPath, table: &LatencyTable) -> Result<(), Failure> {
 /// Every time as JSON, milliseconds by name.
 pub fn export_times<'a>(
     file: &FsPath,
-    times: impl IntoIterator<Item = (&'a String, &'a Vec<u64>)>,
+    times: impl IntoIterator<Item = (&'a String, &'a [u64])>,
 ) -> Result<(), Failure> {
-    let ms = |times: &Vec<u64>| times.iter().map(|&ns| ns as f64 / 1e6).collect::<Vec<f64>>();
+    let ms = |times: &[u64]| times.iter().map(|&ns| ns as f64 / 1e6).collect::<Vec<f64>>();
     let all: BTreeMap<&String, Vec<f64>> = times.into_iter().map(|(name, times)| (name, ms(times))).collect();
     write_json(file, &json!({ "unit": "ms", "times": all }))
 }

@@ -37,6 +37,9 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     let supernet = session.network.supernet().clone();
     let before = Board::read(&args.root);
     let now = check(args, &table, file, &session, &before)?;
+    if !args.output.quiet {
+        latency::warn(&before);
+    }
     let limits = BudgetLimits {
         latency_ms: budget,
         energy_mj: args.energy_budget,
