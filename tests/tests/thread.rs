@@ -490,18 +490,22 @@ fn bad_data_and_arguments_are_refused_before_any_work() {
 
 #[test]
 fn nothing_is_written_into_a_bundle() {
-    let inside = small_bundle().join("out");
-    adapt(&inside, &["--epochs", "1"]).fails(2, "is inside the bundle");
-    for command in ["score", "search", "subnet"] {
-        let arguments = [command, "--bundle", text(small_bundle()), "--data", "digits", "--out", text(&inside)];
-        let more: &[&str] = match command {
-            "score" => &["--random", "1"],
-            "subnet" => &["--path", "11111111", "--checkpoint", "none"],
-            _ => &["--checkpoint", "none"],
-        };
-        run("nasbn", &[&arguments[..], more].concat()).fails(2, "is inside the bundle");
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(small_bundle(), &link).unwrap();
+    for inside in [small_bundle().join("out"), small_bundle().join("new/deeper"), link.join("new/deeper")] {
+        adapt(&inside, &["--epochs", "1"]).fails(2, "is inside the bundle");
+        for command in ["score", "search", "subnet"] {
+            let arguments = [command, "--bundle", text(small_bundle()), "--data", "digits", "--out", text(&inside)];
+            let more: &[&str] = match command {
+                "score" => &["--random", "1"],
+                "subnet" => &["--path", "11111111", "--checkpoint", "none"],
+                _ => &["--checkpoint", "none"],
+            };
+            run("nasbn", &[&arguments[..], more].concat()).fails(2, "is inside the bundle");
+        }
     }
-    assert!(!inside.exists());
+    assert!(!small_bundle().join("out").exists() && !small_bundle().join("new").exists());
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Places that results go to, looked at before anything is computed.
 
 use std::{
-    fs, io,
+    env, fs, io,
     os::unix::fs::FileTypeExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use super::Failure;
@@ -57,16 +57,21 @@ pub fn outside(bundle: &Path, option: &str, path: &Path) -> Result<(), Failure> 
 
 /// Where a file is or would be, links followed; none of a device or pipe, which keeps nothing, nor of `-`.
 fn place(path: &Path) -> Option<PathBuf> {
-    if path.as_os_str() == "-" {
+    let stream = |kind: fs::FileType| kind.is_char_device() || kind.is_fifo() || kind.is_socket();
+    if path.as_os_str() == "-" || fs::metadata(path).is_ok_and(|present| stream(present.file_type())) {
         return None;
     }
-    if let Ok(present) = fs::canonicalize(path) {
-        let kind = fs::metadata(&present).ok()?.file_type();
-        let stream = kind.is_char_device() || kind.is_fifo() || kind.is_socket();
-        return (!stream).then_some(present);
+    let mut place = env::current_dir().unwrap_or_default();
+    for part in path.components() {
+        match part {
+            // Nothing before it is a link any more.
+            Component::ParentDir => _ = place.pop(),
+            part => place.push(part),
+        }
+        // What is not there yet is made where it is named.
+        place = fs::canonicalize(&place).unwrap_or(place);
     }
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Some(fs::canonicalize(above).ok()?.join(path.file_name()?))
+    Some(place)
 }
 
 #[cfg(test)]
@@ -90,6 +95,33 @@ mod tests {
         assert!(both.starts_with("--out and --plot are the same file"), "{both}");
         let null = Path::new("/dev/null");
         assert_eq!(refused(&[("--scores", &a)], &[("--out", &around), ("--plot", null), ("--more", null)]), "");
+    }
+
+    #[test]
+    fn what_is_to_be_made_in_a_bundle_is_known_however_deep_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        fs::create_dir_all(file("bundle/graphs")).unwrap();
+        std::os::unix::fs::symlink(file("bundle"), file("link")).unwrap();
+        let inside = |name: &str| outside(&file("bundle"), "--out", &file(name)).is_err();
+        for name in [
+            "bundle",
+            "bundle/out",
+            "bundle/new/deeper/out",
+            "link/new/deeper/out",
+            "new/../bundle/out",
+            "new/../link/new/deeper",
+            "bundle/new/../new/out",
+            "bundle/graphs/../new/deeper",
+            "link/graphs/new/../..",
+            "bundle/new/..",
+        ] {
+            assert!(inside(name), "{name}");
+        }
+        for name in ["out", "new/deeper", "bundles/new/deeper", "bundle/../new/deeper", "link/new/../../new", "link/.."] {
+            assert!(!inside(name), "{name}");
+        }
+        assert!(outside(dir.path(), "--out", Path::new("/dev/null")).is_ok());
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub fn run(args: OperatorBiasArgs) -> Result<Exit, Failure> {
         ))
         .hint("raise one of the two"));
     }
+    args.bundle.iter().try_for_each(|bundle| outputs::outside(bundle, "--out", &args.out))?;
     outputs::directory(&args.out)?;
     let quiet = args.output.quiet;
     let mut sides = open(&args)?;
