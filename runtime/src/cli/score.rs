@@ -208,7 +208,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
             "out": args.out, "paths": rows.len(), "distinct_networks": distinct, "not_finite": missing,
             "memory": planned.as_ref().map(Planned::report),
         }))?;
-    } else {
+    } else if !args.output.quiet {
         output::line(format!("{}: {} paths, {distinct} different networks", args.out.display(), rows.len()))?;
     }
     Ok(Exit::Done)
