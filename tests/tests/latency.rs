@@ -348,7 +348,8 @@ fn a_full_disk_stops_it_with_what_it_had() {
     let mut command = Command::new(program("nasbn"));
     command.args(["latency", "--bundle", text(small_bundle()), "--threads", "1"]).args(SHORT);
     command.args(["--out", text(&dir.path().join("t")), "--export-times", "/dev/full"]);
-    run_command(&mut command).fails(2, "/dev/full");
+    let ran = run_command(&mut command).fails(4, "/dev/full");
+    assert!(ran.stderr.contains("go on with the same command and --resume"), "{}", ran.stderr);
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["t.partial"], "the times are still there to go on from");
 }

@@ -31,6 +31,27 @@ pub fn directory(path: &Path) -> Result<(), Failure> {
     atomic::check(&present.join("result")).map_err(|error| Failure::file(path, &error))
 }
 
+/// A directory for results. What this run has made of it goes again in the end, unless something stands in it then.
+#[must_use]
+pub struct Directory(Vec<PathBuf>);
+
+impl Directory {
+    /// Makes the directory at `path`, and those above it, where they are not there.
+    pub fn make(path: &Path) -> Result<Self, Failure> {
+        let new = path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+        let directory = Self(new.map(Path::to_owned).collect());
+        fs::create_dir_all(path).map_err(|error| Failure::file(path, &error))?;
+        Ok(directory)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // The innermost first; one that holds anything is not removed.
+        self.0.iter().for_each(|made| drop(fs::remove_dir(made)));
+    }
+}
+
 /// Refuses an output that is an input or another output: `inputs` and `outputs` are options with their files.
 pub fn apart(inputs: &[(&str, &Path)], outputs: &[(&str, &Path)]) -> Result<(), Failure> {
     for (i, &(option, path)) in outputs.iter().enumerate() {
@@ -118,10 +139,28 @@ mod tests {
         ] {
             assert!(inside(name), "{name}");
         }
-        for name in ["out", "new/deeper", "bundles/new/deeper", "bundle/../new/deeper", "link/new/../../new", "link/.."] {
+        for name in ["out", "new/deeper", "bundles/new/deeper", "bundle/../new/deeper", "link/new/../../new", "link/.."]
+        {
             assert!(!inside(name), "{name}");
         }
         assert!(outside(dir.path(), "--out", Path::new("/dev/null")).is_ok());
+    }
+
+    #[test]
+    fn directories_that_a_run_has_made_go_again_if_they_hold_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outer, inner) = (dir.path().join("one"), dir.path().join("one/two"));
+        drop(Directory::make(&inner).unwrap());
+        assert!(!outer.exists());
+        fs::create_dir(&outer).unwrap();
+        drop(Directory::make(&inner).unwrap());
+        drop(Directory::make(&outer).unwrap());
+        assert!(outer.exists() && !inner.exists(), "only what it has made");
+        let made = Directory::make(&inner).unwrap();
+        fs::write(inner.join("result"), "").unwrap();
+        drop(made);
+        assert!(inner.join("result").exists());
+        assert!(Directory::make(&inner.join("result/below")).is_err());
     }
 
     #[test]

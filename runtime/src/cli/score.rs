@@ -199,7 +199,8 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         std::io::stdout().write_all(&csv).map_err(|e| Failure::stdout(&e))?;
         return Ok(Exit::Done);
     }
-    atomic::write(&args.out, &csv).map_err(|e| Failure::file(&args.out, &e))?;
+    // All rows are on file.
+    atomic::write(&args.out, &csv).map_err(|e| Failure::file(&args.out, &e).resumable())?;
     if let Some(kept) = kept {
         kept.remove()?;
     }
