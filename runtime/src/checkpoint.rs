@@ -130,8 +130,10 @@ impl Checkpoint {
         let bytes = self.tensors(layout, directory)?;
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         let name = parameters_name(self.progress.step, &digest);
-        let path = directory.join(&name);
-        atomic::write(&path, &bytes).map_err(io(&path))?;
+        let parameters = directory.join(&name);
+        // Equal parameters may be those of the older checkpoint.
+        let new = !parameters.exists();
+        atomic::write(&parameters, &bytes).map_err(io(&parameters))?;
         let state = State {
             bundle,
             parameters_file: name.clone(),
@@ -145,7 +147,13 @@ impl Checkpoint {
             .map_err(|e| CheckpointError::Damaged { path: path.clone(), problem: e.to_string() })?;
         let mut contents = [MAGIC.as_slice(), &FORMAT_VERSION.to_le_bytes()].concat();
         contents.extend(body);
-        atomic::write(&path, &contents).map_err(io(&path))?;
+        if let Err(error) = atomic::write(&path, &contents) {
+            // On a disk that is full they would keep it so.
+            if new {
+                let _ = fs::remove_file(&parameters);
+            }
+            return Err(io(&path)(error));
+        }
         remove_older(directory, &name);
         Ok(())
     }

@@ -14,6 +14,9 @@ use std::{
 
 use serde_json::{Map, Value};
 
+/// What to do where a run that can be gone on with could not write a file.
+pub const MAKE_ROOM: &str = "make room, or see that it can be written, then go on with the same command and --resume";
+
 /// Why a journal cannot be written or gone on from.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -44,7 +47,15 @@ pub enum JournalError {
         /// What is wrong.
         problem: String,
     },
-    /// It cannot be read or written.
+    /// A row cannot be written; those before it are on file.
+    #[error("{}: {source}", path.display())]
+    Row {
+        /// The journal.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It cannot be read, begun or removed.
     #[error("{}: {source}", path.display())]
     Io {
         /// The journal.
@@ -65,6 +76,7 @@ impl JournalError {
                 "go on with the options of the first run, or remove the file to start anew with these"
             }
             Self::Damaged { .. } => "remove the file to start anew",
+            Self::Row { .. } => MAKE_ROOM,
             Self::Io { .. } => "check that the directory exists, is writable and has room",
         }
     }
@@ -90,7 +102,8 @@ impl Journal {
     /// A new journal at `path`, held for this process.
     ///
     /// # Errors
-    /// If there is one already, of a run that was stopped or of one that is still going, or it cannot be written.
+    /// If there is one already, of a run that was stopped or of one that is still going, or it cannot be written: then
+    /// nothing is left of it.
     pub fn create(path: &Path, run: &Map<String, Value>) -> Result<Self, JournalError> {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
         let file = match File::options().read(true).append(true).create_new(true).open(path) {
@@ -98,9 +111,12 @@ impl Journal {
             other => other.map_err(io)?,
         };
         let mut journal = Self { path: path.to_owned(), file, whole: 0 };
-        journal.lock()?;
-        journal.line(&Value::Object(run.clone()).to_string())?;
-        Ok(journal)
+        let begun = journal.lock().and_then(|()| journal.line(&Value::Object(run.clone()).to_string()));
+        if let Err(JournalError::Io { .. }) = begun {
+            // Nothing can be gone on from, and it would be in the way of the next start.
+            let _ = fs::remove_file(path);
+        }
+        begun.map(|()| journal)
     }
 
     /// The journal at `path`, held for this process, and the cells of its whole rows.
@@ -151,9 +167,12 @@ impl Journal {
     /// Writes a row.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// [`JournalError::Row`] if it cannot be written.
     pub fn row(&mut self, cells: &[String]) -> Result<(), JournalError> {
-        self.line(&Value::from(cells).to_string())
+        self.line(&Value::from(cells).to_string()).map_err(|error| match error {
+            JournalError::Io { path, source } => JournalError::Row { path, source },
+            other => other,
+        })
     }
 
     /// Removes the journal: the run is done.

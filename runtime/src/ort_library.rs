@@ -99,14 +99,16 @@ impl LibraryError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => {
-                "provision one with `cargo run -p nasbn-targets -- provision`, or name one with --ort-library FILE"
+                "start a board's package with its ./run.sh, which names its library; elsewhere `nasbn-targets provision` fetches \
+                 one, or name one with --ort-library FILE"
             }
             Self::Unusable { reason, .. } => refusal::hint(reason),
             Self::TooOld { .. } => {
-                "name a newer one with --ort-library FILE, or unset ORT_DYLIB_PATH; `nasbn-targets provision` fetches one"
+                "name a newer one with --ort-library FILE, or unset ORT_DYLIB_PATH: a board's package brings one, and on a \
+                 desktop `nasbn-targets provision` fetches one"
             }
             Self::AlreadyLoaded { .. } => "use one library and one thread count per process",
-            Self::Start { .. } => "run `nasbn doctor` to see which library is used",
+            Self::Start { .. } => "name another one with --ort-library FILE",
         }
     }
 }

@@ -90,19 +90,14 @@ pub fn untrained(bundle: &Bundle, layout: &Layout, path: &Path) -> Result<Vec<u8
 }
 
 impl SubnetFiles {
-    /// Writes `NAME.onnx`, `NAME.safetensors` and `NAME.json`; every file is whole or absent.
+    /// Writes `NAME.onnx`, `NAME.safetensors` and `NAME.json`, as [`atomic::write_all`] does.
     ///
     /// # Errors
     /// The file that could not be written, and why.
     pub fn write(&self, directory: &FsPath, name: &str) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
         let files = [("onnx", &self.onnx), ("safetensors", &self.safetensors), ("json", &self.json)];
-        let write = |(extension, bytes): (&str, &Vec<u8>)| {
-            let path = directory.join(format!("{name}.{extension}"));
-            match atomic::write(&path, bytes) {
-                Ok(()) => Ok(path),
-                Err(error) => Err((path, error)),
-            }
-        };
-        files.into_iter().map(write).collect()
+        let files = files.map(|(extension, bytes)| (directory.join(format!("{name}.{extension}")), bytes.as_slice()));
+        atomic::write_all(&files.each_ref().map(|(path, bytes)| (path.as_path(), *bytes)))?;
+        Ok(files.map(|(path, _)| path).into())
     }
 }

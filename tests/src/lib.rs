@@ -92,6 +92,14 @@ pub fn run(name: &str, arguments: &[&str]) -> Ran {
     run_command(Command::new(program(name)).args(arguments))
 }
 
+/// Runs a program of the workspace that can write no file beyond `bytes` (to 512 whole): there, writing fails as on a full
+/// disk.
+pub fn run_short_of_room(bytes: u64, name: &str, arguments: &[&str]) -> Ran {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f \"$0\"; trap '' XFSZ; exec \"$@\"", &(bytes / 512).to_string()]);
+    run_command(command.arg(program(name)).args(arguments))
+}
+
 /// Runs a prepared command to its end.
 pub fn run_command(command: &mut Command) -> Ran {
     let output = command.stdin(Stdio::null()).output().expect("the program starts");

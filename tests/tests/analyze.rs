@@ -250,6 +250,9 @@ fn options_that_cannot_be_are_refused_before_anything_is_trained() {
         bias(&BOTH, &place, &SHORT).fails(2, "taken is a file, a directory is wanted");
     }
     assert_eq!(fs::read(&taken).unwrap(), b"kept");
+    let inside = bundle("fair").join("new/deeper");
+    drift(&["fair"], &inside, &[]).fails(2, "is inside the bundle");
+    bias(&BOTH, &inside, &SHORT).fails(2, "is inside the bundle");
     for more in [["--steps", "0"], ["--points", "0"], ["--batch", "1"], ["--random", "0"], ["--epochs", "1"]] {
         assert_eq!(drift(&["fair"], &out, &more).status, Some(2), "{more:?}");
     }

@@ -382,7 +382,8 @@ fn a_full_disk_stops_it_with_what_it_had() {
     let mut command = Command::new(program("nasbn"));
     command.args(["latency", "--bundle", text(small_bundle()), "--threads", "1"]).args(SHORT);
     command.args(["--out", text(&dir.path().join("t")), "--export-times", "/dev/full"]);
-    run_command(&mut command).fails(2, "/dev/full");
+    let ran = run_command(&mut command).fails(4, "/dev/full");
+    assert!(ran.stderr.contains("go on with the same command and --resume"), "{}", ran.stderr);
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["t.partial"], "the times are still there to go on from");
 }
@@ -404,4 +405,21 @@ fn the_correction_holds_on_networks_of_a_real_board() {
     let [sums, corrected] = ["error_of_sums", "error"].map(|key| summary[key]["mape"].as_f64().unwrap());
     assert!(sums > 0.5 && corrected < 0.02, "{summary}");
     assert!(summary["error"]["kendall_tau"].as_f64().unwrap() > 0.85, "{summary}");
+}
+
+#[test]
+fn a_missing_directory_of_temporary_files_is_told_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let without = |more: &[&str]| {
+        let mut command = Command::new(program("nasbn"));
+        run_command(command.env("TMPDIR", dir.path().join("none")).args(["latency", "--threads", "1"]).args(more))
+    };
+    let out = dir.path().join("t");
+    let table = ["--bundle", text(small_bundle()), "--out", text(&out)];
+    let said = without(&[&table[..], &SHORT].concat()).ok().stderr;
+    assert!(said.contains("warning: where nodes ran is not known") && said.contains("hint: check that"), "{said}");
+    assert!(said.contains("TMPDIR"), "{said}");
+    let model = small_bundle().join("manifest.postcard");
+    let said = without(&["--onnx", text(&model)]).fails(2, "no temporary files").stderr;
+    assert!(said.contains("TMPDIR"), "{said}");
 }

@@ -29,7 +29,7 @@ pub use self::{
 };
 use self::{
     files::Files,
-    power::{RailReading, Rails},
+    power::{PowerError, RailReading, Rails},
 };
 use crate::bounded;
 
@@ -174,6 +174,11 @@ fn rails(files: &Files<'_>) -> (Vec<RailReading>, Option<f64>) {
     for reading in rails.read_each() {
         match reading {
             Ok(reading) => readings.push(reading),
+            // As all notes: below the root.
+            Err(PowerError::Rail { rail, path, reason }) => {
+                let path = path.strip_prefix(files.root()).unwrap_or(&path).display();
+                files.note("power:", format_args!("rail {rail}: {path} {reason}"));
+            }
             Err(error) => files.note("power:", error),
         }
     }

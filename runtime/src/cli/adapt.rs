@@ -146,7 +146,7 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
         return search_rate(&mut session, options, &batches, &args.output);
     }
     let total = options.schedule.total;
-    fs::create_dir_all(&out).map_err(|e| Failure::file(&out, &e))?;
+    let _out = outputs::Directory::make(&out)?;
     let _lock = training::lock(&out)?;
     atomic::remove_leftovers(&out, &[STATE_FILE, METRICS_FILE, "parameters-"]);
     let mut trainer = match args.resume {
@@ -168,6 +168,8 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
     let (mut sum, mut count) = (losses.iter().map(|&loss| f64::from(loss)).sum::<f64>(), losses.len() as u32);
     let batch = u64::from(args.training.batch());
     let mut exceeded = None;
+    // Whether there is a checkpoint of this run.
+    let mut resumable = args.resume;
     let after = |network: &mut Network, trainer: &Trainer, report: &StepReport, seconds: f64| {
         let images_per_s = batch as f64 / seconds.max(1e-9);
         metrics.write(report, network.supernet(), per_epoch, images_per_s)?;
@@ -188,21 +190,25 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
         if epoch_ends || stop || args.checkpoint_steps.is_some_and(|n| report.step.is_multiple_of(n)) {
             metrics.flush()?;
             trainer.checkpoint().write(&out, digest, network.layout())?;
+            resumable = true;
         }
         Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
     let result: Result<(), RunError<Failure>> = adapt::run::run(&mut session.network, &mut trainer, loader, after);
     bar.finish_and_clear();
-    match result {
-        Err(RunError::Step(error)) => {
-            metrics.flush_if_begun()?;
-            let failure = Failure::from(error);
-            return Err(match state.exists() {
-                true => failure.and(format!("the last checkpoint in {} is kept", out.display())),
-                false => failure.and("no checkpoint was written yet"),
-            });
+    if let Err(error) = result {
+        let unwritten = matches!(error, RunError::Caller(_));
+        match unwritten {
+            true if !resumable => metrics.discard(),
+            true => {}
+            false => metrics.flush_if_begun()?,
         }
-        other => other?,
+        let failure = Failure::from(error);
+        let failure = if unwritten && resumable { failure.resumable() } else { failure };
+        return Err(match state.exists() {
+            true => failure.and(format!("the last checkpoint in {} is kept", out.display())),
+            false => failure.and("no checkpoint was written yet"),
+        });
     }
     if trainer.steps() < total {
         let stopped = format!("stopped after step {} of {total}", trainer.steps());
@@ -211,8 +217,6 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
         }
         return Err(Failure::usage(stopped).with_exit(Exit::Stopped).hint("go on with the same command and --resume"));
     }
-    metrics.flush()?;
-    trainer.checkpoint().write(&out, digest, session.network.layout())?;
     let seconds = started.elapsed().as_secs_f64();
     let steps = trainer.steps() - first_step;
     let summary = Summary {
@@ -301,6 +305,13 @@ impl Metrics {
     /// What training that failed had to tell, unless the file is still an older run's.
     fn flush_if_begun(&mut self) -> Result<(), Failure> {
         if self.file.is_some() { self.flush() } else { Ok(()) }
+    }
+
+    /// Removes them: they are of a run that has no checkpoint.
+    fn discard(&mut self) {
+        if self.file.take().is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 
     fn write(

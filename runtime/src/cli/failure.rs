@@ -9,7 +9,7 @@ use crate::{
     checkpoint::CheckpointError,
     data::DataError,
     engine::EngineError,
-    journal::JournalError,
+    journal::{self, JournalError},
     ort_library::LibraryError,
 };
 
@@ -73,11 +73,16 @@ impl Failure {
             io::ErrorKind::NotFound => "check the path; directories above a file that is to be written must exist",
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "name a place that may be written",
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                "make room, or name a place that has some; nothing was changed"
+                "make room, or name a place that has some"
             }
             _ => "check that the path can be read and written",
         };
         Self::usage(format!("{}: {error}", path.display())).hint(hint)
+    }
+
+    /// With the advice to go on from what is on file, once the rest can be written.
+    pub fn resumable(self) -> Self {
+        self.with_exit(Exit::Stopped).hint(journal::MAKE_ROOM)
     }
 
     /// What standard output says; a closed pipe ends the program without a word.
@@ -153,7 +158,8 @@ impl From<CheckpointError> for Failure {
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
-        Self::usage(&error).hint(error.hint())
+        let failure = Self::usage(&error).hint(error.hint());
+        if let JournalError::Row { .. } = error { failure.resumable() } else { failure }
     }
 }
 

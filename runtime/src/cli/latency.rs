@@ -135,10 +135,10 @@ pub fn run(args: LatencyArgs) -> Result<Exit, Failure> {
             (table, Some(times))
         }
     };
-    table.write(out).map_err(|error| at(out, &error))?;
-    if let Some(file) = &args.export {
-        report::export(file, &table)?;
-    }
+    let written = table.write(out).map_err(|error| at(out, &error));
+    let written = written.and_then(|()| args.export.as_ref().map_or(Ok(()), |file| report::export(file, &table)));
+    // What was measured is on file.
+    written.map_err(|failure| if times.is_some() { failure.resumable() } else { failure })?;
     // Now that everything is written.
     times.map_or(Ok(()), Times::remove)?;
     if args.output.json {
@@ -299,6 +299,7 @@ pub fn at(file: &std::path::Path, error: &TableError) -> Failure {
 impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Self {
         let exit = match error {
+            BenchError::Journal(error) => return error.into(),
             BenchError::Stopped => Exit::Stopped,
             BenchError::Throttled { .. } | BenchError::Subject { .. } => Exit::Device,
             _ => Exit::Usage,

@@ -1,9 +1,9 @@
 //! Places that results go to, looked at before anything is computed.
 
 use std::{
-    fs, io,
+    env, fs, io,
     os::unix::fs::FileTypeExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use super::Failure;
@@ -29,6 +29,27 @@ pub fn directory(path: &Path) -> Result<(), Failure> {
             .hint("name a directory; it is made if it is not there"));
     }
     atomic::check(&present.join("result")).map_err(|error| Failure::file(path, &error))
+}
+
+/// A directory for results. What this run has made of it goes again in the end, unless something stands in it then.
+#[must_use]
+pub struct Directory(Vec<PathBuf>);
+
+impl Directory {
+    /// Makes the directory at `path`, and those above it, where they are not there.
+    pub fn make(path: &Path) -> Result<Self, Failure> {
+        let new = path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+        let directory = Self(new.map(Path::to_owned).collect());
+        fs::create_dir_all(path).map_err(|error| Failure::file(path, &error))?;
+        Ok(directory)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // The innermost first; one that holds anything is not removed.
+        self.0.iter().for_each(|made| drop(fs::remove_dir(made)));
+    }
 }
 
 /// Refuses an output that is an input or another output: `inputs` and `outputs` are options with their files.
@@ -57,16 +78,21 @@ pub fn outside(bundle: &Path, option: &str, path: &Path) -> Result<(), Failure> 
 
 /// Where a file is or would be, links followed; none of a device or pipe, which keeps nothing, nor of `-`.
 fn place(path: &Path) -> Option<PathBuf> {
-    if path.as_os_str() == "-" {
+    let stream = |kind: fs::FileType| kind.is_char_device() || kind.is_fifo() || kind.is_socket();
+    if path.as_os_str() == "-" || fs::metadata(path).is_ok_and(|present| stream(present.file_type())) {
         return None;
     }
-    if let Ok(present) = fs::canonicalize(path) {
-        let kind = fs::metadata(&present).ok()?.file_type();
-        let stream = kind.is_char_device() || kind.is_fifo() || kind.is_socket();
-        return (!stream).then_some(present);
+    let mut place = env::current_dir().unwrap_or_default();
+    for part in path.components() {
+        match part {
+            // Nothing before it is a link any more.
+            Component::ParentDir => _ = place.pop(),
+            part => place.push(part),
+        }
+        // What is not there yet is made where it is named.
+        place = fs::canonicalize(&place).unwrap_or(place);
     }
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Some(fs::canonicalize(above).ok()?.join(path.file_name()?))
+    Some(place)
 }
 
 #[cfg(test)]
@@ -90,6 +116,51 @@ mod tests {
         assert!(both.starts_with("--out and --plot are the same file"), "{both}");
         let null = Path::new("/dev/null");
         assert_eq!(refused(&[("--scores", &a)], &[("--out", &around), ("--plot", null), ("--more", null)]), "");
+    }
+
+    #[test]
+    fn what_is_to_be_made_in_a_bundle_is_known_however_deep_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        fs::create_dir_all(file("bundle/graphs")).unwrap();
+        std::os::unix::fs::symlink(file("bundle"), file("link")).unwrap();
+        let inside = |name: &str| outside(&file("bundle"), "--out", &file(name)).is_err();
+        for name in [
+            "bundle",
+            "bundle/out",
+            "bundle/new/deeper/out",
+            "link/new/deeper/out",
+            "new/../bundle/out",
+            "new/../link/new/deeper",
+            "bundle/new/../new/out",
+            "bundle/graphs/../new/deeper",
+            "link/graphs/new/../..",
+            "bundle/new/..",
+        ] {
+            assert!(inside(name), "{name}");
+        }
+        for name in ["out", "new/deeper", "bundles/new/deeper", "bundle/../new/deeper", "link/new/../../new", "link/.."]
+        {
+            assert!(!inside(name), "{name}");
+        }
+        assert!(outside(dir.path(), "--out", Path::new("/dev/null")).is_ok());
+    }
+
+    #[test]
+    fn directories_that_a_run_has_made_go_again_if_they_hold_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outer, inner) = (dir.path().join("one"), dir.path().join("one/two"));
+        drop(Directory::make(&inner).unwrap());
+        assert!(!outer.exists());
+        fs::create_dir(&outer).unwrap();
+        drop(Directory::make(&inner).unwrap());
+        drop(Directory::make(&outer).unwrap());
+        assert!(outer.exists() && !inner.exists(), "only what it has made");
+        let made = Directory::make(&inner).unwrap();
+        fs::write(inner.join("result"), "").unwrap();
+        drop(made);
+        assert!(inner.join("result").exists());
+        assert!(Directory::make(&inner.join("result/below")).is_err());
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Running {
         let placement = match measured {
             Ok(placement) => placement,
             Err(error) if provider == Provider::Cpu && !matches!(error, PlacementError::Subject(_)) => {
-                log::warn!("where nodes ran is not known: {error}");
+                output::words(format_args!("warning: where nodes ran is not known: {error} (hint: {})", error.hint()));
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),

@@ -199,7 +199,8 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         std::io::stdout().write_all(&csv).map_err(|e| Failure::stdout(&e))?;
         return Ok(Exit::Done);
     }
-    atomic::write(&args.out, &csv).map_err(|e| Failure::file(&args.out, &e))?;
+    // All rows are on file.
+    atomic::write(&args.out, &csv).map_err(|e| Failure::file(&args.out, &e).resumable())?;
     if let Some(kept) = kept {
         kept.remove()?;
     }
@@ -208,7 +209,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
             "out": args.out, "paths": rows.len(), "distinct_networks": distinct, "not_finite": missing,
             "memory": planned.as_ref().map(Planned::report),
         }))?;
-    } else {
+    } else if !args.output.quiet {
         output::line(format!("{}: {} paths, {distinct} different networks", args.out.display(), rows.len()))?;
     }
     Ok(Exit::Done)

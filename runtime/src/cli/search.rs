@@ -4,8 +4,7 @@ mod limits;
 mod on_device;
 
 use std::{
-    fs,
-    path::{Path as FsPath, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -300,24 +299,13 @@ fn reference(
     Ok(composite)
 }
 
-/// The scores of this search: none yet, or those that an earlier run has left.
+/// The scores of this search: none yet, or those that an earlier run has left in --out.
 fn record(args: &SearchArgs, run: &Map<String, Value>, supernet: &Supernet) -> Result<Record, Failure> {
     let file = journal::beside(&args.out.join("search.jsonl"));
     if args.resume {
         return Ok(Record::resume(&file, run, supernet)?);
     }
-    fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
     Ok(Record::create(&file, run)?)
-}
-
-/// Removes the record of a search that has come to its end, and the directory unless it is to stay.
-fn end(record: Record, out: &FsPath, stays: bool) -> Result<(), Failure> {
-    record.remove()?;
-    if !stays {
-        // It holds what somebody else has put there in the meantime, then.
-        let _ = fs::remove_dir(out);
-    }
-    Ok(())
 }
 
 /// Images that results are reported on: training images for statistics, and validation images that the search did

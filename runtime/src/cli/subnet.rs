@@ -1,6 +1,6 @@
 //! `nasbn subnet`: one path as a network of its own.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use nasbn_models::manifest::MemoryMode;
@@ -75,7 +75,7 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let layout = session.network.layout();
     let files = subnet::files(&session.bundle, layout, &path, &parameters, &statistics, data.normaliser(), &extra)?;
     planned.as_ref().map_or(Ok(()), Planned::check)?;
-    fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
+    let _out = outputs::Directory::make(&args.out)?;
     let written = files.write(&args.out, "subnet")?;
     if args.output.json {
         output::json(&serde_json::json!({

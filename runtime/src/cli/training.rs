@@ -1,8 +1,10 @@
 //! Options of training that several commands share, and what follows from them.
 
 use std::{
-    fs::{File, TryLockError},
-    path::Path as FsPath,
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path as FsPath, PathBuf},
     sync::Arc,
 };
 
@@ -228,17 +230,34 @@ impl TrainingArgs {
     }
 }
 
+/// The lock of a checkpoint's directory, which goes with it.
+#[must_use]
+pub struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// Holds the checkpoint's directory for one process: two would remove each other's files.
-pub fn lock(directory: &FsPath) -> Result<File, Failure> {
+pub fn lock(directory: &FsPath) -> Result<Lock, Failure> {
     let path = directory.join(LOCK_FILE);
-    let file = File::create(&path).map_err(|e| Failure::file(&path, &e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::usage(format!("another `nasbn` writes to {}", directory.display()))
-                .hint("wait for it, or name another --out"))
-        }
-        Err(TryLockError::Error(e)) => Err(Failure::file(&path, &e)),
+    let failed = |error: io::Error| Failure::file(&path, &error);
+    let file = File::create(&path).map_err(failed)?;
+    let taken = match file.try_lock() {
+        // Before it was locked, who held it may have come to its end and removed it.
+        Ok(()) => file.metadata().map_err(failed)?.nlink() == 0,
+        Err(TryLockError::WouldBlock) => true,
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    };
+    match taken {
+        false => Ok(Lock { path, _file: file }),
+        true => Err(Failure::usage(format!("another `nasbn` writes to {}", directory.display()))
+            .hint("wait for it, or name another --out")),
     }
 }
 

@@ -88,11 +88,13 @@ pub(super) fn loader(path: &Path) -> String {
 /// What a user can do about a reason.
 pub(super) fn hint(reason: &str) -> &'static str {
     if reason.contains("GLIBC_") || reason.contains("GLIBCXX_") {
-        "take a library for this system's glibc: `nasbn-targets libraries` lists some, and `nasbn-targets package` picks one"
+        "take a library for this system's glibc: on a desktop `nasbn-targets libraries` lists some, and `nasbn-targets package` \
+         puts the right one into a board's package"
     } else if reason.contains("cannot open shared object file") {
         "a library that it needs is missing: install it, or add its directory to LD_LIBRARY_PATH"
     } else {
-        "name libonnxruntime.so of ONNX Runtime 1.17 or newer for this machine (`nasbn-targets provision` fetches one)"
+        "name libonnxruntime.so of ONNX Runtime 1.17 or newer for this machine: a board's package brings one, and on a desktop \
+         `nasbn-targets provision` fetches one"
     }
 }
 

@@ -72,7 +72,8 @@ const SIGNS: [(&[&str], &str); 6] = [
     ),
     (
         &["no kernel image", "failure 209", "unsupported toolchain"],
-        "the library has no code for this GPU: on a Jetson take NVIDIA's own build of ONNX Runtime for its JetPack",
+        "the library has no code for this GPU: take one that has (the package's README.md says which one a Jetson's JetPack \
+         wants, if there is one), or --provider cpu",
     ),
     (
         &["libonnxruntime_providers"],
@@ -106,13 +107,13 @@ impl ProviderError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NotBuiltIn { .. } => {
-                "name a library built with it (onnxruntime-gpu; for a Jetson docs/jetson.md says by JetPack which one has code for its GPU) with --ort-library, \
-                 or take --provider cpu; `nasbn doctor` says what there is"
+                "name a library built with it with --ort-library (onnxruntime-gpu; for a Jetson the package's README.md says by \
+                 JetPack which one has code for its GPU), or take --provider cpu"
             }
             Self::Missing { reason, .. } | Self::Refused { reason, .. } => {
                 let reason = reason.to_lowercase();
                 let told = SIGNS.iter().find(|(signs, _)| signs.iter().any(|sign| reason.contains(sign)));
-                told.map_or("run `nasbn doctor`, or take --provider cpu", |(_, hint)| hint)
+                told.map_or("name another library with --ort-library, or take --provider cpu", |(_, hint)| hint)
             }
             Self::Unused { .. } => {
                 "the provider knows none of the operators; take another --provider, or the CPU with --allow-cpu-fallback"

@@ -47,12 +47,15 @@ pub enum PlacementError {
     Empty,
 }
 
+/// What to do where no temporary file can be written.
+pub const SCRATCH: &str = "check that the directory of temporary files (TMPDIR) can be written and has room";
+
 impl PlacementError {
     /// What a user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Subject(error) => error.hint(),
-            Self::Io(_) => "check that the directory of temporary files (TMPDIR) can be written and has room",
+            Self::Io(_) => SCRATCH,
             Self::Format(_) | Self::Empty => {
                 "try another version of ONNX Runtime (--ort-library); `nasbn doctor` names the one in use"
             }

@@ -3,15 +3,12 @@
 mod ntk_drift;
 mod operator_bias;
 
-use std::{
-    fs,
-    path::{Path as FsPath, PathBuf},
-};
+use std::path::{Path as FsPath, PathBuf};
 
 use clap::Subcommand;
 use nasbn_models::BnPlacement;
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, outputs};
 use crate::{analyze::Trait, atomic};
 
 #[derive(Subcommand)]
@@ -34,7 +31,7 @@ const RESULT_FILE: &str = "result.json";
 
 /// Writes files into a directory, which is made if need be; all of them or none.
 fn write(directory: &FsPath, files: &[(&str, String)]) -> Result<(), Failure> {
-    fs::create_dir_all(directory).map_err(|e| Failure::file(directory, &e))?;
+    let _out = outputs::Directory::make(directory)?;
     let paths: Vec<PathBuf> = files.iter().map(|(name, _)| directory.join(name)).collect();
     let files = paths.iter().zip(files).map(|(path, (_, contents))| (path.as_path(), contents.as_bytes()));
     Ok(atomic::write_all(&files.collect::<Vec<_>>())?)

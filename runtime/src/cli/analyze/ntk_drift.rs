@@ -129,6 +129,7 @@ pub fn run(args: NtkDriftArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("--points {points} is more than --steps {}", args.steps))
             .hint("kernels are compared after steps: lower --points, or raise --steps"));
     }
+    args.bundle.iter().try_for_each(|bundle| outputs::outside(bundle, "--out", &args.out))?;
     outputs::directory(&args.out)?;
     let training = TrainingArgs::usual(args.epochs.unwrap_or(3), args.batch, args.supernet_rate);
     training.check()?;

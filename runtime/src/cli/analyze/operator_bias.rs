@@ -19,7 +19,7 @@ use nasbn_models::Path;
 
 use super::{names, placement_name, write};
 use crate::{
-    adapt::{self, StepReport, Trainer},
+    adapt::{self, StepReport, Trainer, run::RunError},
     analyze::{
         Trait, differences,
         operators::{BnIndicator, Choosing, Ranked, distinct, rank},
@@ -110,6 +110,7 @@ pub fn run(args: OperatorBiasArgs) -> Result<Exit, Failure> {
         ))
         .hint("raise one of the two"));
     }
+    args.bundle.iter().try_for_each(|bundle| outputs::outside(bundle, "--out", &args.out))?;
     outputs::directory(&args.out)?;
     let quiet = args.output.quiet;
     let mut sides = open(&args)?;
@@ -285,7 +286,7 @@ fn trained(
     let loader = args.training.loader(data, seed)?;
     let options = args.training.options(&session.network, &loader, None, fingerprint.to_owned());
     let (total, per_epoch) = (options.schedule.total, loader.steps_per_epoch());
-    fs::create_dir_all(&directory).map_err(|e| Failure::file(&directory, &e))?;
+    let _out = outputs::Directory::make(&directory)?;
     let _lock = training::lock(&directory)?;
     let mut trainer = match directory.join(STATE_FILE).exists() {
         true => training::resume(session, &directory, &options, "train all supernets again with --force")?,
@@ -316,7 +317,13 @@ fn trained(
     };
     adapt::run::run(&mut session.network, &mut trainer, loader, after).map_err(|error| {
         let kept = format!("in the training of {name}; what was trained before is kept");
-        Failure::from(error).and(kept)
+        match error {
+            RunError::Caller(unwritten) => {
+                let hint = "make room, then go on with the same command (without --force)";
+                unwritten.and(kept).with_exit(Exit::Stopped).hint(hint)
+            }
+            error => Failure::from(error).and(kept),
+        }
     })?;
     // After the last step of all, there may be more supernets to train.
     if interrupted.load(Ordering::SeqCst) {

@@ -113,7 +113,7 @@ pub fn run(args: &LatencyArgs, bundle: &Bundle, out: &FsPath) -> Result<Measured
     noise(noisy, timings().count(), worst, Some(args.statistic), args.output.quiet);
     table.blocks = block_times;
     if let Some(file) = &args.export_times {
-        report::export_times(file, run_times(&times))?;
+        report::export_times(file, run_times(&times)).map_err(Failure::resumable)?;
     }
     Ok(Measured { table, times })
 }

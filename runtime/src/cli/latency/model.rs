@@ -1,6 +1,6 @@
 //! `nasbn latency --onnx`: any model, measured as blocks and networks are.
 
-use std::{path::Path as FsPath, time::Duration};
+use std::{fmt::Display, path::Path as FsPath, time::Duration};
 
 use serde::Serialize;
 use serde_json::Map;
@@ -19,7 +19,7 @@ use crate::{
         bench::{Bench, BenchError, model_name, throttled_rounds},
         record::Times,
     },
-    provider::{self, EngineCache, Placement, PlacementError, Precision, Provider},
+    provider::{self, EngineCache, Placement, PlacementError, Precision, Provider, SCRATCH},
 };
 
 /// What `--json` prints.
@@ -66,7 +66,8 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         failure.hint(source.hint())
     };
     // Measured in one go: its times, and TensorRT's engines, need to stand on file only while it lasts.
-    let scratch = tempfile::tempdir().map_err(|e| Failure::usage(format!("no temporary directory: {e}")))?;
+    let no_scratch = |error: &dyn Display| Failure::usage(format!("no temporary files: {error}")).hint(SCRATCH);
+    let scratch = tempfile::tempdir().map_err(|error| no_scratch(&error))?;
     if running.backend.provider == Provider::TensorRt {
         output::words("tensorrt: engines are built now, from seconds to minutes; they are kept for bundles only");
         let (version, precision) = (running.version(), running.backend.precision);
@@ -93,7 +94,8 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
     }
     let (opener, batch) = (running.opener()?, subject.batch());
     let inputs: Vec<Input> = subject.inputs().map(|(name, dims)| Input { name: name.to_owned(), dims }).collect();
-    let mut times = Times::create(&scratch.path().join("times"), &Map::new())?;
+    let times = Times::create(&scratch.path().join("times"), &Map::new());
+    let mut times = times.map_err(|error| no_scratch(&error))?;
     let rules = args.rules(Duration::from_millis(200), Duration::from_secs(3), Duration::from_millis(50));
     let interrupted = setup::interrupted();
     let bar = output::bar(1000, args.output.quiet);
@@ -108,6 +110,7 @@ pub fn run(args: &LatencyArgs, file: &FsPath) -> Result<Exit, Failure> {
         Err(BenchError::Stopped) => {
             return Err(Failure::usage("stopped").with_exit(Exit::Stopped).hint("run the same command again"));
         }
+        Err(BenchError::Journal(error)) => return Err(no_scratch(&error)),
         other => other?,
     }
     let Some(latency) = Timing::of(times.of(&key)) else {

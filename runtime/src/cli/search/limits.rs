@@ -1,6 +1,7 @@
 //! The network of the highest objective within limits on its costs.
 
 use std::{
+    io,
     path::{Path as FsPath, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -16,12 +17,11 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::Serialize;
 
 use super::{
-    Objective, ReportImages, SearchArgs, check_interrupted, described, end, measure, planned, record, reference,
-    say_json,
+    Objective, ReportImages, SearchArgs, check_interrupted, described, measure, planned, record, reference, say_json,
 };
 use crate::{
     atomic,
-    cli::{Exit, Failure, output, reference::Watched, setup},
+    cli::{Exit, Failure, output, outputs, reference::Watched, setup},
     data::Normaliser,
     indicators::catalogue::{self, Direction, Measurement},
     parameters::BnParameters,
@@ -96,8 +96,8 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
         mutation: args.mutation,
     };
     let mut planned = planned(args, &mut session, &data, &parameters, (objective, &scoring), None)?;
-    let present = args.out.exists();
     let run = described(args, (objective, serde_json::json!(options)), &session, &parameters, &data);
+    let _out = outputs::Directory::make(&args.out)?;
     let mut record = record(args, &run, &supernet)?;
     let interrupted = setup::interrupted();
     let watched = Watched { interrupted: &interrupted, planned: planned.as_ref() };
@@ -107,7 +107,7 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
             Ok(composite) => Some(composite),
             Err(failure) if failure.is_stopped() => return Err(failure),
             Err(failure) => {
-                end(record, &args.out, present)?;
+                record.remove()?;
                 return Err(failure);
             }
         },
@@ -140,18 +140,18 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
         Ok(outcome) => outcome,
         Err(SearchError::Evaluation(failure)) => return Err(failure),
         Err(SearchError::NoScore { evaluated }) => {
-            end(record, &args.out, present)?;
+            record.remove()?;
             return Err(Failure::usage(format!("not one of {evaluated} networks has a score that is a number"))
                 .hint("the checkpoint's BatchNorms do not fit the data: adapt again with a lower --rate"));
         }
         Err(SearchError::Infeasible { nearest, cost, excess }) => {
-            end(record, &args.out, present)?;
+            record.remove()?;
             return infeasible(args, &supernet, &nearest, &cost, excess);
         }
     };
     let found = describe((args, objective), &mut session, &parameters, &outcome, &report, &costs, &interrupted)?;
     write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
-    end(record, &args.out, true)?;
+    record.remove()?;
     if args.output.json {
         say_json(&found, planned.as_ref())?
     } else if !args.output.quiet {
@@ -281,10 +281,12 @@ fn write(
     ];
     let layout = session.network.layout();
     let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)?;
-    files.write(out, "winner")?;
     let text = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
     let file = out.join("result.json");
-    atomic::write(&file, text.as_bytes()).map_err(|e| Failure::file(&file, &e))
+    // Scores are on file.
+    let unwritten = |(path, error): (PathBuf, io::Error)| Failure::file(&path, &error).resumable();
+    files.write(out, "winner").map_err(unwritten)?;
+    atomic::write(&file, text.as_bytes()).map_err(|error| unwritten((file, error)))
 }
 
 fn print(report: &Report) -> Result<(), Failure> {

@@ -5,13 +5,13 @@ mod demands;
 mod dry;
 mod outcome;
 
-use std::{fs, path::Path as FsPath};
+use std::path::Path as FsPath;
 
 use nasbn_models::{Path, cost::CostTable, manifest::MemoryMode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{Objective, ReportImages, SearchArgs, described, end, planned, record, reference};
+use super::{Objective, ReportImages, SearchArgs, described, planned, record, reference};
 use crate::{
     board::Board,
     cli::{Exit, Failure, fingerprint, latency, output, outputs, reference::Watched, setup},
@@ -78,7 +78,6 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         validation: setup::validation(&data, &args.validation, &report)?,
     };
     let planned = planned(args, &mut session, &data, &parameters, (objective, &scoring), Some(batch))?;
-    let present = args.out.exists();
     let encoded = table.encode().map_err(|error| latency::at(file, &error))?;
     let options = json!({
         "plan": plan, "limits": limits, "min_time": args.min_time, "table": fingerprint::hex(&Sha256::digest(&encoded)),
@@ -86,7 +85,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     });
     let run = described(args, (objective, options), &session, &parameters, &data);
     // The times first: without them nothing is begun, and the record alone would be in the way of the next start.
-    fs::create_dir_all(&args.out).map_err(|e| Failure::file(&args.out, &e))?;
+    let _out = outputs::Directory::make(&args.out)?;
     let times_file = journal::beside(&args.out.join("latency.jsonl"));
     let mut times = match args.resume && times_file.exists() {
         true => Times::resume(&times_file, &run)?,
@@ -97,7 +96,6 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         Err(failure) => {
             if times.all().is_empty() {
                 times.remove()?;
-                remove_if_new(&args.out, present);
             }
             return Err(failure);
         }
@@ -111,7 +109,7 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
             Err(failure) if failure.is_stopped() => return Err(failure),
             Err(failure) => {
                 times.remove()?;
-                end(record, &args.out, present)?;
+                record.remove()?;
                 return Err(failure);
             }
         },
@@ -190,18 +188,11 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     let said = outcome.infeasible();
     // All that there will be is on file: who does not listen to what is said of it leaves nothing behind.
     times.remove()?;
-    end(record, &args.out, present || report.is_some())?;
+    record.remove()?;
     match report {
         Some(report) => outcome::say(args, &report, planned.as_ref()).map(|()| Exit::Done),
         None if args.output.json => output::json(&said).and(Err(failure)),
         None => Err(failure),
-    }
-}
-
-/// Removes a directory that this run has made, unless something else stands in it.
-fn remove_if_new(out: &FsPath, present: bool) {
-    if !present {
-        let _ = fs::remove_dir(out);
     }
 }
 

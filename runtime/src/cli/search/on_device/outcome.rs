@@ -1,6 +1,6 @@
 //! What a latency-aware search has found, said and written.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, io, path::PathBuf};
 
 use nasbn_models::{Path, Supernet, cost::CostTable};
 
@@ -176,7 +176,9 @@ impl Outcome<'_> {
         ];
         let layout = session.network.layout();
         let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)?;
-        files.write(out, "winner")?;
+        // Scores and times are on file.
+        let unwritten = |(path, error): (PathBuf, io::Error)| Failure::file(&path, &error).resumable();
+        files.write(out, "winner").map_err(unwritten)?;
         let csv = report.pareto_csv().map_err(|e| Failure::usage(format!("pareto.csv: {e}")))?;
         let json = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
         let html = report.html();
@@ -184,7 +186,7 @@ impl Outcome<'_> {
             [("pareto.csv", csv), ("result.json", json.into_bytes()), ("report.html", html.into_bytes())]
         {
             let file = out.join(name);
-            atomic::write(&file, &bytes).map_err(|e| Failure::file(&file, &e))?;
+            atomic::write(&file, &bytes).map_err(|error| unwritten((file, error)))?;
         }
         Ok(())
     }
