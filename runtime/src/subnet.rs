@@ -90,14 +90,46 @@ pub fn untrained(bundle: &Bundle, layout: &Layout, path: &Path) -> Result<Vec<u8
 }
 
 impl SubnetFiles {
-    /// Writes `NAME.onnx`, `NAME.safetensors` and `NAME.json`, as [`atomic::write_all`] does.
+    /// Writes `NAME.onnx`, `NAME.safetensors`, `NAME.json` and then `others`, by their names, as [`atomic::write_all`] does.
     ///
     /// # Errors
     /// The file that could not be written, and why.
-    pub fn write(&self, directory: &FsPath, name: &str) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
-        let files = [("onnx", &self.onnx), ("safetensors", &self.safetensors), ("json", &self.json)];
-        let files = files.map(|(extension, bytes)| (directory.join(format!("{name}.{extension}")), bytes.as_slice()));
-        atomic::write_all(&files.each_ref().map(|(path, bytes)| (path.as_path(), *bytes)))?;
-        Ok(files.map(|(path, _)| path).into())
+    pub fn write(
+        &self,
+        directory: &FsPath,
+        name: &str,
+        others: &[(&str, &[u8])],
+    ) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+        let own = [("onnx", &self.onnx), ("safetensors", &self.safetensors), ("json", &self.json)];
+        let own = own.map(|(extension, bytes)| (directory.join(format!("{name}.{extension}")), bytes.as_slice()));
+        let others = others.iter().map(|(name, bytes)| (directory.join(name), *bytes));
+        let all: Vec<(PathBuf, &[u8])> = own.into_iter().chain(others).collect();
+        atomic::write_all(&all.iter().map(|(path, bytes)| (path.as_path(), *bytes)).collect::<Vec<_>>())?;
+        Ok(all.into_iter().map(|(path, _)| path).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_result_is_replaced_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |byte: u8| SubnetFiles { onnx: vec![byte], safetensors: vec![byte], json: vec![byte] };
+        let written = of(1).write(dir.path(), "winner", &[("result.json", b"1")]).unwrap();
+        assert_eq!(written.len(), 4);
+        let contents = || written.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>();
+        let before = contents();
+        // The last file does not fit: its directory is not there.
+        let (file, _) =
+            of(2).write(dir.path(), "winner", &[("result.json", b"2"), ("no/report.html", b"2")]).unwrap_err();
+        assert!(file.ends_with("no/report.html"));
+        assert_eq!(contents(), before);
+        of(3).write(dir.path(), "winner", &[("result.json", b"3")]).unwrap();
+        assert_eq!(contents(), [[3], [3], [3], [b'3']]);
     }
 }

@@ -182,7 +182,7 @@ fn a_folded_subnet_gives_the_logits_of_its_path() {
             let input = Normaliser::of(&[0, 255, 0, 51, 0, 255], 3, 2);
             let layout = network.layout();
             let files = subnet::files(&bundle, layout, &path, &parameters, &statistics, &input, &[]).unwrap();
-            let written = files.write(dir.path(), &format!("s{space}{round}")).unwrap();
+            let written = files.write(dir.path(), &format!("s{space}{round}"), &[]).unwrap();
             let definition: serde_json::Value = serde_json::from_slice(&std::fs::read(&written[2]).unwrap()).unwrap();
             assert_eq!(definition["input"]["mean"][0], 0.5);
             assert_eq!(definition["input"]["std"][2], 0.5);

@@ -76,7 +76,7 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let files = subnet::files(&session.bundle, layout, &path, &parameters, &statistics, data.normaliser(), &extra)?;
     planned.as_ref().map_or(Ok(()), Planned::check)?;
     let _out = outputs::Directory::make(&args.out)?;
-    let written = files.write(&args.out, "subnet")?;
+    let written = files.write(&args.out, "subnet", &[])?;
     if args.output.json {
         output::json(&serde_json::json!({
             "path": name, "asked": args.path, "validation": validation, "files": written,

@@ -20,7 +20,6 @@ use super::{
     Objective, ReportImages, SearchArgs, check_interrupted, described, measure, planned, record, reference, say_json,
 };
 use crate::{
-    atomic,
     cli::{Exit, Failure, output, outputs, reference::Watched, setup},
     data::Normaliser,
     indicators::catalogue::{self, Direction, Measurement},
@@ -282,11 +281,10 @@ fn write(
     let layout = session.network.layout();
     let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)?;
     let text = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
-    let file = out.join("result.json");
     // Scores are on file.
     let unwritten = |(path, error): (PathBuf, io::Error)| Failure::file(&path, &error).resumable();
-    files.write(out, "winner").map_err(unwritten)?;
-    atomic::write(&file, text.as_bytes()).map_err(|error| unwritten((file, error)))
+    files.write(out, "winner", &[("result.json", text.as_bytes())]).map_err(unwritten)?;
+    Ok(())
 }
 
 fn print(report: &Report) -> Result<(), Failure> {

@@ -9,7 +9,6 @@ use super::{
     demands::{Demand, Demands},
 };
 use crate::{
-    atomic,
     board::Board,
     cli::{
         Exit, Failure,
@@ -176,18 +175,18 @@ impl Outcome<'_> {
         ];
         let layout = session.network.layout();
         let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)?;
-        // Scores and times are on file.
-        let unwritten = |(path, error): (PathBuf, io::Error)| Failure::file(&path, &error).resumable();
-        files.write(out, "winner").map_err(unwritten)?;
         let csv = report.pareto_csv().map_err(|e| Failure::usage(format!("pareto.csv: {e}")))?;
         let json = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
         let html = report.html();
-        for (name, bytes) in
-            [("pareto.csv", csv), ("result.json", json.into_bytes()), ("report.html", html.into_bytes())]
-        {
-            let file = out.join(name);
-            atomic::write(&file, &bytes).map_err(|error| unwritten((file, error)))?;
-        }
+        let said = [
+            ("pareto.csv", csv.as_slice()),
+            ("report.html", html.as_bytes()),
+            // The last, so that a result that says how to use the other files is not there without them.
+            ("result.json", json.as_bytes()),
+        ];
+        // Scores and times are on file.
+        let unwritten = |(path, error): (PathBuf, io::Error)| Failure::file(&path, &error).resumable();
+        files.write(out, "winner", &said).map_err(unwritten)?;
         Ok(())
     }
 
