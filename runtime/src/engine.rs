@@ -11,17 +11,19 @@ mod opener;
 mod pool;
 mod residence;
 mod shared;
+mod watch;
 
-use std::{collections::HashMap, num::NonZeroUsize, path::PathBuf};
+use std::{collections::HashMap, io, mem, num::NonZeroUsize, path::PathBuf};
 
 use nasbn_models::manifest::{Graph, Lowering, Manifest, NamedPort, Owner, Port, Role};
 use ort::session::Session;
 
-use crate::provider::Backend;
+use crate::provider::{Backend, Placement, PlacementError, Precision};
 use bound::Memories;
 use inputs::Inputs;
 use kept::Kept;
 use shared::Tensors;
+use watch::Watch;
 
 pub use opener::{Model, Opener};
 pub use residence::{Residence, residence};
@@ -96,6 +98,10 @@ struct Entry {
     inputs: Vec<NamedPort>,
     outputs: Vec<NamedPort>,
     session: Option<Session>,
+    /// Whether the session keeps a profile, as it does until it has run once.
+    profiled: bool,
+    /// Whether it was seen where its nodes run.
+    seen: bool,
 }
 
 /// Runs the graphs of a bundle.
@@ -107,6 +113,7 @@ pub struct Engine {
     entries: Vec<Entry>,
     index: HashMap<(Owner, Role, Lowering), GraphId>,
     kept: Kept,
+    watch: Option<Watch>,
     sessions: usize,
     runs: u64,
     fetches: u64,
@@ -128,6 +135,8 @@ impl Engine {
             inputs: graph.inputs.clone(),
             outputs: graph.outputs.clone(),
             session: None,
+            profiled: false,
+            seen: false,
         };
         let index = manifest.graphs.iter().enumerate().map(|(i, g)| ((g.owner, g.role, g.lowering), i)).collect();
         let opener = Opener::new(backend)?;
@@ -138,6 +147,7 @@ impl Engine {
             entries: manifest.graphs.iter().map(entry).collect(),
             index,
             kept: Kept::new(manifest.graphs.len()),
+            watch: None,
             sessions: 0,
             runs: 0,
             fetches: 0,
@@ -202,6 +212,22 @@ impl Engine {
         }
     }
 
+    /// From now on the first run of every graph that has no session yet is profiled, to tell where its nodes run. What is
+    /// computed stays the same.
+    ///
+    /// # Errors
+    /// If there is no place for profiles.
+    pub fn watch_placement(&mut self) -> io::Result<()> {
+        self.watch = Some(Watch::begin()?);
+        Ok(())
+    }
+
+    /// Where the nodes of the graphs that ran since [`Engine::watch_placement`] ran, each graph counted once, or why that is
+    /// not known; none without that call.
+    pub fn placement(&self) -> Option<Result<&Placement, &PlacementError>> {
+        self.watch.as_ref().map(Watch::seen)
+    }
+
     /// Number of graphs run so far.
     pub fn runs(&self) -> u64 {
         self.runs
@@ -233,7 +259,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         self.open(graph)?;
         self.runs += 1;
-        let Entry { file, role, inputs, outputs, session } = &mut self.entries[graph];
+        let Entry { file, role, inputs, outputs, session, profiled, seen } = &mut self.entries[graph];
         let failed = |e: ort::Error| EngineError::Run { file: file.clone(), reason: e.to_string() };
         let Some(session) = session else {
             return Err(EngineError::Run { file: file.clone(), reason: "it was not opened".into() });
@@ -254,11 +280,19 @@ impl Engine {
             }
         };
         let mut values = values.map_err(failed)?.into_iter();
-        outputs.iter().try_for_each(|named| {
+        let given = outputs.iter().try_for_each(|named| {
             let (_, value) = boundary::onnx_runtime(|| values.next()).ok_or_else(too_few)?;
             let placed = if self.memories.is_some() { residence(*role, named.port) } else { Residence::Host };
             output(named.port, SharedTensor::new(&self.tensors, value, placed))
-        })
+        });
+        drop(values);
+        if mem::take(profiled)
+            && let Some(watch) = &mut self.watch
+        {
+            *seen = true;
+            watch.ended(session.end_profiling());
+        }
+        given
     }
 
     /// A tensor that the host can read: itself, or a copy of what is in the provider's memory.
@@ -281,11 +315,16 @@ impl Engine {
             self.close_for(1);
             let entry = &mut self.entries[graph];
             let file = entry.file.clone();
-            let session = boundary::onnx_runtime(|| match entry.role {
-                Role::Evaluate | Role::Inference => self.opener.file(&file),
+            let precision = match entry.role {
+                Role::Evaluate | Role::Inference => self.opener.backend().precision,
                 // Gradients lose too much in half precision.
-                _ => self.opener.file_in_fp32(&file),
-            });
+                _ => Precision::Fp32,
+            };
+            let watch = if entry.seen { None } else { self.watch.as_ref() };
+            let profile = watch.and_then(|watch| watch.profile(graph));
+            entry.profiled = profile.is_some();
+            let session =
+                boundary::onnx_runtime(|| self.opener.open(Model::File(&file), profile.as_deref(), precision));
             let session = session.map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
             let fits = session.inputs().iter().map(|i| i.name()).eq(entry.inputs.iter().map(|i| i.name.as_str()))
                 && session.outputs().iter().map(|o| o.name()).eq(entry.outputs.iter().map(|o| o.name.as_str()));

@@ -15,7 +15,7 @@ use trail::Steps;
 
 pub use jacobian::{Jacobian, SignAgreement, SlotJacobian};
 
-use std::{collections::HashMap, mem, num::NonZeroUsize, ops::Range, path::Path as FsPath};
+use std::{collections::HashMap, io, mem, num::NonZeroUsize, ops::Range, path::Path as FsPath};
 
 use nasbn_models::{
     Manifest, Path, Primitive, Program, Supernet,
@@ -27,7 +27,7 @@ use crate::{
     engine::{Engine, EngineError, Feed, Opener, SharedTensor},
     ort_library,
     parameters::{BnParameters, Layout, Statistics},
-    provider::{Backend, Provider},
+    provider::{Backend, Placement, PlacementError, Provider},
 };
 
 pub use linear::Linear;
@@ -169,6 +169,19 @@ impl Network {
     /// every session that was made is kept.
     pub fn keep_sessions(&mut self, limit: NonZeroUsize) {
         self.engine.keep_sessions(limit);
+    }
+
+    /// From now on it is seen where nodes run; see [`Engine::watch_placement`].
+    ///
+    /// # Errors
+    /// If there is no place for profiles.
+    pub fn watch_placement(&mut self) -> io::Result<()> {
+        self.engine.watch_placement()
+    }
+
+    /// Where the nodes of the graphs that ran so far ran, if that is watched; see [`Engine::placement`].
+    pub fn placement(&self) -> Option<Result<&Placement, &PlacementError>> {
+        self.engine.placement()
     }
 
     /// Number of graphs run so far.

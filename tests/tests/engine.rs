@@ -9,7 +9,7 @@ use nasbn_export::bundle::{
 };
 use nasbn_models::{
     BnPlacement, Path,
-    manifest::{Lowering, MemoryMode, Owner, Port, Role},
+    manifest::{Graph, Lowering, MemoryMode, Owner, Port, Role},
     sample,
     spec::{self, SpaceOptions},
 };
@@ -21,16 +21,16 @@ use nasbn_runtime::{
     },
     analyze::drift::{StatisticsUse, as_it_stands},
     data::Batch,
-    engine::{Engine, EngineError, Feed, Opener, Residence, residence},
+    engine::{Engine, EngineError, Feed, Model, Opener, Residence, residence},
     indicators::{
         catalogue::{Measurement, Selection},
         ntk::Outputs,
     },
     latency::Subject,
-    network::{Network, NetworkOptions, Trail, Transfer},
+    network::{Network, NetworkOptions, Trail, Transfer, operators},
     ort_library,
     parameters::{BnParameters, Layout, Statistics},
-    provider::{Backend, EngineCache, Precision},
+    provider::{Backend, EngineCache, Placement, Precision, measure},
     score::{Images, ScoreOptions, Scorer},
     subnet,
     validation::{recalibrate, validate},
@@ -233,6 +233,48 @@ fn bound_runs_give_the_same_bits() {
             assert!(everything(&mut network) == expected, "{} {memory:?} {lowering:?}, one session", space.0);
         }
     }
+}
+
+#[test]
+fn where_nodes_run_is_seen_while_they_do() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    for space in SPACES {
+        let bundle = bundle(dir.path(), space);
+        for (memory, lowering) in [(MemoryMode::Fast, Lowering::Fused), (MemoryMode::Lean, Lowering::Portable)] {
+            let mut plain = network(bound(), &bundle, memory, lowering);
+            let expected = everything(&mut plain);
+            assert!(plain.placement().is_none());
+            let mut placements = Vec::new();
+            for limit in [usize::MAX, 1] {
+                let mut watched = network(bound(), &bundle, memory, lowering);
+                watched.keep_sessions(NonZeroUsize::new(limit).unwrap());
+                watched.watch_placement().unwrap();
+                assert!(everything(&mut watched) == expected, "{} {memory:?} {lowering:?}, {limit} sessions", space.0);
+                placements.push(watched.placement().unwrap().unwrap().clone());
+            }
+            assert_eq!(placements[0].nodes().into_keys().collect::<Vec<_>>(), ["cpu"]);
+            assert_eq!(placements[0], placements[1], "a graph that is opened again counts once");
+        }
+    }
+    // The twin: each graph by itself, on inputs that are made up.
+    let bundle = bundle(&dir.path().join("twin"), SPACES[1]);
+    let (manifest, mut rng) = (bundle.manifest(), ChaCha8Rng::seed_from_u64(5));
+    let mut network = network(backend(), &bundle, MemoryMode::Lean, Lowering::Portable);
+    network.watch_placement().unwrap();
+    assert_eq!(network.placement().unwrap().unwrap(), &Placement::default(), "nothing has run");
+    let path = network.supernet().parse_path("12112121").unwrap();
+    let (parameters, statistics) = (BnParameters::initial(network.layout()), Statistics::standard(network.layout()));
+    network.evaluate(&path, &parameters, &statistics, batch(3, &mut rng).images.view()).unwrap();
+    let opener = network.opener().unwrap();
+    let mut expected = Placement::default();
+    for (edge, operator) in operators(network.supernet(), &path).into_iter().enumerate() {
+        let owner = Owner::Operator { edge: edge as u16, operator };
+        let is = |g: &&Graph| (g.owner, g.role, g.lowering) == (owner, Role::Evaluate, Lowering::Portable);
+        let graph = manifest.graphs.iter().find(is).unwrap();
+        expected = expected.with(measure(&opener, Model::File(&bundle.file_path(graph.file)), 3, &[]).unwrap());
+    }
+    assert_eq!(network.placement().unwrap().unwrap(), &expected);
 }
 
 #[test]

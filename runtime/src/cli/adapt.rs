@@ -25,6 +25,7 @@ use crate::{
     checkpoint::{Checkpoint, CheckpointError, STATE_FILE},
     data::Part,
     network::Network,
+    provider::Placement,
 };
 
 /// Name of the file of metrics in the checkpoint's directory.
@@ -93,6 +94,8 @@ struct Summary {
     seconds: f64,
     images_per_s: f64,
     sessions: usize,
+    /// Where nodes ran; null on the CPU.
+    placement: Option<Placement>,
     /// What became of the memory budget; null without one.
     memory: Option<budget::Report>,
 }
@@ -170,7 +173,11 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
     let mut exceeded = None;
     // Whether there is a checkpoint of this run.
     let mut resumable = args.resume;
+    let (running, run) = (&session.running, &args.bundle.run);
     let after = |network: &mut Network, trainer: &Trainer, report: &StepReport, seconds: f64| {
+        if report.step == first_step + 1 {
+            running.check_placement(run, network)?;
+        }
         let images_per_s = batch as f64 / seconds.max(1e-9);
         metrics.write(report, network.supernet(), per_epoch, images_per_s)?;
         sum += f64::from(report.loss);
@@ -227,6 +234,7 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
         seconds,
         images_per_s: (steps * batch) as f64 / seconds.max(1e-9),
         sessions: session.network.sessions(),
+        placement: session.running.told_placement(&session.network, quiet),
         memory: planned.as_ref().map(Planned::report),
     };
     if args.output.json {

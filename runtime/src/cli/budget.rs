@@ -376,7 +376,7 @@ impl Session {
     /// Another network of the bundle, as this one but for its memory mode.
     pub fn network_in(&self, memory: MemoryMode) -> Result<Network, Failure> {
         let options = NetworkOptions { memory, ..self.network.options() };
-        Ok(Network::new(self.running.backend.clone(), self.bundle.dir(), self.bundle.manifest(), options)?)
+        self.running.network(&self.bundle, options)
     }
 }
 

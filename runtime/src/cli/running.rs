@@ -13,6 +13,7 @@ use crate::{
         bench::{BenchError, block_name, graph_file},
         distinct,
     },
+    network::{Network, NetworkOptions},
     ort_library::{self, Library},
     parameters::Layout,
     provider::{
@@ -168,6 +169,42 @@ impl Running {
         }
         self.tell_left(all.as_ref());
         Ok(all)
+    }
+
+    /// A network of the bundle. With another provider than the CPU it is watched where its nodes run.
+    pub fn network(&self, bundle: &Bundle, options: NetworkOptions) -> Result<Network, Failure> {
+        let mut network = Network::new(self.backend.clone(), bundle.dir(), bundle.manifest(), options)?;
+        if self.backend.provider != Provider::Cpu {
+            network.watch_placement().map_err(PlacementError::Io)?;
+        }
+        Ok(network)
+    }
+
+    /// Once graphs of `network` have run, before anything is made of what they computed: an error if the provider ran none of
+    /// their nodes, or that is not known; where a fallback is allowed, a warning.
+    pub fn check_placement(&self, args: &RunArgs, network: &Network) -> Result<(), Failure> {
+        let Some(seen) = network.placement() else { return Ok(()) };
+        let seen = seen.map_err(|error| Failure::usage(error).with_exit(Exit::Device).hint(error.hint()))?;
+        if seen.nodes().is_empty() {
+            // What is asked for needs no graphs.
+            return Ok(());
+        }
+        match seen.check(self.backend.provider, "the first graphs that ran") {
+            Err(problem) if args.allow_cpu_fallback => fallen_back(&problem),
+            checked => checked?,
+        }
+        Ok(())
+    }
+
+    /// Where the nodes of all graphs of `network` that ran ran, said unless it is `quiet`; what the provider left to others
+    /// is told whatever is. None on the CPU.
+    pub fn told_placement(&self, network: &Network, quiet: bool) -> Option<Placement> {
+        let placement = network.placement().and_then(Result::ok).cloned();
+        if let Some(placement) = placement.as_ref().filter(|_| !quiet) {
+            output::words(format_args!("placement: {placement}"));
+        }
+        self.tell_left(placement.as_ref());
+        placement
     }
 
     /// [`Running::accept`] for the only model that is run, `what`; and nodes that the provider left to others are told.

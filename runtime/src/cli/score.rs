@@ -166,7 +166,8 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     for (path, row) in paths.iter().zip(&rows) {
         scorer.remember(path, row);
     }
-    for path in &paths[rows.len()..] {
+    let begun = rows.len();
+    for path in &paths[begun..] {
         if interrupted.load(Ordering::SeqCst) {
             bar.finish_and_clear();
             let stopped = format!("stopped after {} of {} paths", rows.len(), paths.len());
@@ -179,6 +180,9 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
             planned.look(scorer.network_mut())?;
         }
         let row = scorer.score(path)?;
+        if rows.len() == begun {
+            session.running.check_placement(&args.bundle.run, scorer.network())?;
+        }
         if let Some(kept) = &mut kept {
             kept.row(&row)?;
         }
@@ -187,6 +191,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     }
     bar.finish_and_clear();
     let distinct = scorer.distinct();
+    let placement = session.running.told_placement(scorer.network(), args.output.quiet);
     let missing = not_finite(&rows, &selection);
     for column in &missing {
         let text = format!("warning: {} is not finite in {} of {} rows", column.indicator, column.rows, rows.len());
@@ -207,7 +212,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     if args.output.json {
         output::json(&json!({
             "out": args.out, "paths": rows.len(), "distinct_networks": distinct, "not_finite": missing,
-            "memory": planned.as_ref().map(Planned::report),
+            "placement": placement, "memory": planned.as_ref().map(Planned::report),
         }))?;
     } else if !args.output.quiet {
         output::line(format!("{}: {} paths, {distinct} different networks", args.out.display(), rows.len()))?;

@@ -112,7 +112,7 @@ fn open_after(
     let mut running = running::start(args, graphs, Some(&bundle))?;
     settle(&bundle, &mut running)?;
     let options = NetworkOptions { memory, lowering: running.lowering(graphs) };
-    let network = Network::new(running.backend.clone(), bundle.dir(), bundle.manifest(), options)?;
+    let network = running.network(&bundle, options)?;
     Ok(Session { bundle, network, running })
 }
 

@@ -71,6 +71,8 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let planned = scoring.map(|scoring| scoring.plan(&mut session)).transpose()?;
     let statistics = recalibrate(&mut session.network, &path, &parameters, &training)?;
     let validation = validate(&mut session.network, &path, &parameters, &statistics, images.iter())?;
+    session.running.check_placement(&args.bundle.run, &session.network)?;
+    let placement = session.running.told_placement(&session.network, args.output.quiet);
     let extra = [("validation_accuracy".to_owned(), validation.accuracy.to_string())];
     let layout = session.network.layout();
     let files = subnet::files(&session.bundle, layout, &path, &parameters, &statistics, data.normaliser(), &extra)?;
@@ -80,7 +82,7 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     if args.output.json {
         output::json(&serde_json::json!({
             "path": name, "asked": args.path, "validation": validation, "files": written,
-            "memory": planned.as_ref().map(Planned::report),
+            "placement": placement, "memory": planned.as_ref().map(Planned::report),
         }))?;
     } else if !args.output.quiet {
         output::line(format!(

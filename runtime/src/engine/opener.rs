@@ -59,14 +59,6 @@ impl Opener {
         self.open(Model::File(file), None, self.backend.precision)
     }
 
-    /// As [`Opener::file`], but computed with fp32, whatever the backend's precision is.
-    ///
-    /// # Errors
-    /// What ONNX Runtime says against it.
-    pub fn file_in_fp32(&self, file: &Path) -> ort::Result<Session> {
-        self.open(Model::File(file), None, Precision::Fp32)
-    }
-
     /// A session of a whole ONNX model in memory.
     ///
     /// # Errors
@@ -83,7 +75,8 @@ impl Opener {
         self.open(model, Some(profile), self.backend.precision)
     }
 
-    fn open(&self, model: Model<'_>, profile: Option<&Path>, precision: Precision) -> ort::Result<Session> {
+    /// A session that computes with `precision`, whatever the backend's is, and keeps a profile if `profile` is given.
+    pub(super) fn open(&self, model: Model<'_>, profile: Option<&Path>, precision: Precision) -> ort::Result<Session> {
         // ONNX Runtime must not meet a new domain of operators on two threads at once.
         static OPENING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = OPENING.lock().unwrap_or_else(PoisonError::into_inner);

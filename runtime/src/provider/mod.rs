@@ -23,7 +23,7 @@ use serde::Serialize;
 
 pub use cache::EngineCache;
 pub use error::ProviderError;
-pub use placement::{Placement, PlacementError, SCRATCH, measure};
+pub use placement::{Placement, PlacementError, SCRATCH, measure, read_profile};
 pub use probe::{model as probe_model, probe};
 
 /// Number of the GPU that is used: the first that the process sees, which is what providers take, too.

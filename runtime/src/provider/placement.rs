@@ -211,10 +211,14 @@ pub fn measure(
     let session = opener.profiled(model, &directory.path().join("profile")).map_err(SubjectError::from)?;
     let mut subject = Subject::new(session, batch, given)?;
     subject.run()?;
-    read(Path::new(&subject.end_profiling()?))
+    read_profile(Path::new(&subject.end_profiling()?))
 }
 
-fn read(file: &Path) -> Result<Placement, PlacementError> {
+/// Reads a profile from its file.
+///
+/// # Errors
+/// If it cannot be read, or is none.
+pub fn read_profile(file: &Path) -> Result<Placement, PlacementError> {
     let bytes = fs::metadata(file)?.len();
     if bytes > MAX_BYTES {
         return Err(PlacementError::Format(format!("it has {bytes} bytes")));

@@ -149,6 +149,8 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
         }
     };
     let found = describe((args, objective), &mut session, &parameters, &outcome, &report, &costs, &interrupted)?;
+    session.running.check_placement(&args.bundle.run, &session.network)?;
+    session.running.told_placement(&session.network, args.output.quiet);
     write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
     record.remove()?;
     if args.output.json {
