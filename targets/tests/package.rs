@@ -176,6 +176,10 @@ fn the_script_finds_library_and_bundle_beside_itself() {
     for command in ["score", "search", "subnet", "latency"] {
         assert_eq!(run(&[command], None), format!("{own}|{command}|{bundle}"));
     }
+    // Options of all commands stand before or after; what only looks like a command is none.
+    assert_eq!(run(&["-v", "score", "--out", "score"], None), format!("{own}|-v|score|{bundle}--out|score|"));
+    assert_eq!(run(&["-vv", "--verbose", "adapt", ""], None), format!("{own}|-vv|--verbose|adapt|{bundle}|"));
+    assert_eq!(run(&["-v", "doctor", "adapt"], None), format!("{own}|-v|doctor|adapt|"));
     // Another bundle, or a model in its place.
     for other in [&["adapt", "--bundle", "x"][..], &["adapt", "--bundle=x"], &["latency", "--onnx", "m.onnx"]] {
         assert_eq!(run(other, None), format!("{own}|{}|", other.join("|")));
