@@ -294,7 +294,11 @@ fn a_board_that_is_not_to_be_reached_is_one_clear_error() {
     let other = fs::read_to_string(board.file("stranger.pub")).unwrap();
     fs::write(board.file("another"), format!("[127.0.0.1]:{} {other}", board.port)).unwrap();
     once(run("user", "another", &[]).fails(3, "is another than the one that is known"));
-    once(run("user", "known", &["--ssh-option", "Nonsense=1"]).fails(2, "is no setting of ssh"));
+    // Of all settings the one that is refused is named, though ssh itself names no setting here.
+    for setting in ["Nonsense=1", "ConnectTimeout=soon"] {
+        let ran = run("user", "known", &["--ssh-option", setting]);
+        once(ran.fails(2, &format!("error: `{setting}` is no setting of ssh: ")));
+    }
 
     // Somebody who listens and says nothing; nobody; no ssh.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -308,6 +312,8 @@ fn a_board_that_is_not_to_be_reached_is_one_clear_error() {
     let closed = port(&silent);
     drop(silent);
     once(Ran::of(&mut at(&closed, &[])).fails(3, "has no ssh server there"));
+    let old = ["--ssh-option", "RSAAuthentication=yes"];
+    once(Ran::of(&mut at(&closed, &old)).fails(3, "has no ssh server there"));
     once(Ran::of(at(&closed, &[]).env("NASBN_SSH", "/nonexistent/ssh")).fails(3, "/nonexistent/ssh is needed"));
     assert!(names(home.path()).is_empty());
 }

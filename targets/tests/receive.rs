@@ -255,7 +255,8 @@ fn room_is_read_whatever_the_disk_is_called() {
         ("//host/my disk 9 1000 400 600 40% /mnt/7 8 9", Some("600")),
         ("overlay 0 0 0 - /", None),
     ] {
-        let df = format!("df() {{ printf 'Filesystem 1024-blocks Used Available Capacity Mounted on\\n%s\\n' '{line}'; }}");
+        let df =
+            format!("df() {{ printf 'Filesystem 1024-blocks Used Available Capacity Mounted on\\n%s\\n' '{line}'; }}");
         let script = format!("{df}\n{}", include_str!("../data/deploy-look.sh"));
         let said = Ran::of(Command::new("sh").args(["-c", &script, "sh", "/tmp"])).ok().stdout;
         let found = said.lines().find_map(|line| line.strip_prefix("nasbn: free "));
