@@ -100,7 +100,8 @@ impl Place {
             },
             archive: pinned_as("thing.whl", &archive),
             member: pinned_as("library", &self.exe),
-            notices: Some(pinned_as("notices", &archive)),
+            notices: pinned_as("notices", &archive),
+            notices_in: None,
         }
     }
 
