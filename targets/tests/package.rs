@@ -94,9 +94,11 @@ fn man_pages_come_from_a_program_for_this_machine_that_has_them() {
     run().fails(2, "no `nasbn` is built for this machine");
     script(&dir.path().join("target/release/nasbn"), "echo no such command >&2; exit 2");
     run().fails(2, "target/release/nasbn man: no such command");
-    script(&dir.path().join("target/debug/nasbn"), "for out; do :; done; echo page > \"$out/nasbn.1\"");
+    let write = "for out; do :; done; for name in '' -adapt -man; do echo page > \"$out/nasbn$name.1\"; done";
+    script(&dir.path().join("target/debug/nasbn"), write);
     run().ok();
-    assert!(dir.path().join("deploy/man/man1/nasbn.1").is_file());
+    // The program that is packed has no `man`.
+    assert_eq!(names(&dir.path().join("deploy/man/man1")), ["nasbn-adapt.1", "nasbn.1"]);
 }
 
 #[test]

@@ -52,10 +52,22 @@ pub enum PackageError {
         reason: String,
     },
     /// A program or library does not run with the glibc of the board.
-    #[error("{what} needs glibc {needs}, and {device} may have {glibc} only")]
+    #[error("{} needs glibc {needs}, and {device} may have {glibc} only", path.display())]
     NeedsGlibc {
-        /// The file, or the library's name.
-        what: String,
+        /// The file.
+        path: PathBuf,
+        /// What it needs.
+        needs: GlibcVersion,
+        /// What the board has at least.
+        glibc: GlibcVersion,
+        /// The device.
+        device: String,
+    },
+    /// The ONNX Runtime library that was asked for does not run with the glibc of the board.
+    #[error("ONNX Runtime {version} needs glibc {needs}, and {device} may have {glibc} only")]
+    LibraryNeedsGlibc {
+        /// Its version.
+        version: String,
         /// What it needs.
         needs: GlibcVersion,
         /// What the board has at least.
@@ -157,6 +169,9 @@ impl PackageError {
             Self::NoProgram { .. } => "name the `nasbn` that `cargo jetson` built, which is linked with glibc".into(),
             Self::NeedsGlibc { .. } => {
                 "`cargo jetson` builds a program for glibc 2.27; a board with a newer JetPack has a newer glibc: name the JetPack with --jetpack, or what `getconf GNU_LIBC_VERSION` says there with --glibc".into()
+            }
+            Self::LibraryNeedsGlibc { .. } => {
+                "leave --ort-version out, which takes the newest that runs there; a board with a newer JetPack has a newer glibc: name the JetPack with --jetpack, or what `getconf GNU_LIBC_VERSION` says there with --glibc".into()
             }
             Self::Bundle(error) => error.hint().into(),
             Self::Name { .. } => "rename the file".into(),

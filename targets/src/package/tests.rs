@@ -281,6 +281,7 @@ fn every_board_has_a_page_that_names_its_modes_and_its_gpu_library() {
         for (library, _) in catalog.gpu_libraries_of(device) {
             assert!(page.contains(&library.text), "{}", device.name);
         }
+        assert_eq!(page.contains("--max-memory 1GiB"), device.memory.is_some(), "{}", device.name);
         if let Some(power) = &device.power {
             assert!(page.contains(&format!("Best for measuring: `{}`", power.best)), "{}", device.name);
         }

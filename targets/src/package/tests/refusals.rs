@@ -61,6 +61,7 @@ fn a_library_for_a_newer_glibc_is_not_even_fetched() {
     place.glibc = GlibcVersion::new(2, 98);
     let error = place.make(|r| r.onnxruntime = Some("1.99.0".into())).unwrap_err();
     assert!(error.to_string().starts_with("ONNX Runtime 1.99.0 needs glibc 2.98"), "{error}");
+    assert!(error.hint().contains("--ort-version") && !error.hint().contains("cargo jetson"), "{}", error.hint());
     assert_eq!(error.exit_status(), 2);
     let error = place.make(|_| {}).unwrap_err();
     assert!(matches!(&error, PackageError::Library(ProvisionError::NotPinned { .. })), "{error}");
