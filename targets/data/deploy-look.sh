@@ -20,9 +20,7 @@ place=$dir
 while [ ! -d "$place" ]; do
     place=$(dirname -- "$place")
 done
-# File system, blocks of 1 KiB, used, free, in the last line. Some that hold no files of their own say 0 blocks.
-# shellcheck disable=SC2046
-set -- $(df -Pk "$place" 2> /dev/null | tail -n 1)
-if [ "${2:-0}" != 0 ]; then
-    echo "nasbn: free ${4:-}"
-fi
+# The last line is: file system, blocks of 1 KiB, used, free, share used, where it is; the first and the last may hold spaces.
+# Some that hold no files of their own say 0 blocks.
+df -Pk "$place" 2> /dev/null |
+    sed -n '$s/^.* \([1-9][0-9]*\)  *[0-9][0-9]*  *\([0-9][0-9]*\)  *[0-9][0-9]*% .*$/nasbn: free \2/p'

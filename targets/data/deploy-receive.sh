@@ -3,7 +3,7 @@
 # beside the place; on any failure that directory goes, and what was at the place stays. What somebody put into the old
 # package comes to the new one; where it cannot, nothing is changed.
 # Exit status: 91 the place cannot be written, 92 tar failed, 93 not whole, 94 something of somebody's is in the way,
-# 95 somebody's files are elsewhere now, 96 stopped, 97 the old package is in use. Lines "nasbn: note" are for the user.
+# 95 somebody's files are elsewhere now, 96 stopped, 97 the place is in use. Lines "nasbn: note" are for the user.
 # shellcheck disable=SC2317 # what the traps run
 set -u
 dir=$1 top=$2 files=$3
@@ -187,10 +187,19 @@ for left in "$parent/.$name.nasbn-"*; do
     settle "$left" || exit 95
 done
 mkdir -- "$work" || exit 91
-exec 9> "$work/lock" || exit 91
+# It has its name when it is locked: until then this run's number tells that it lives.
+exec 9> "$work/new-lock" || exit 91
 if command -v flock > /dev/null 2>&1; then
     flock -n 9
 fi
+mv -- "$work/new-lock" "$work/lock" || exit 91
+# Of two runs each has made its directory before it looks for the other's, so that at most one goes on.
+for other in "$parent/.$name.nasbn-"*; do
+    if [ "$other" != "$work" ] && [ -d "$other" ] && alive "$other"; then
+        echo "process ${other##*-} is putting a package at $dir" >&2
+        exit 97
+    fi
+done
 
 tar -xof - -C "$work" || exit 92
 if [ "$(find "$work/$top" -type f | wc -l)" -ne "$files" ]; then

@@ -18,20 +18,36 @@ if [ -z "${ORT_DYLIB_PATH:-}" ]; then
     done
 fi
 
-# Commands that read one bundle take the one beside this script, unless they are given another or a model instead.
-bundle=no
-case ${1:-} in
-    adapt | score | search | subnet | latency) bundle=yes ;;
-esac
+# Commands that read one bundle take the one beside this script, unless they are given another or a model instead. Options
+# that all commands have may stand before the command.
+bundle=no command=
 for argument; do
     case $argument in
-        --bundle | --bundle=* | --onnx | --onnx=*) bundle=no ;;
+        --bundle | --bundle=* | --onnx | --onnx=*)
+            bundle=no
+            break
+            ;;
+        -*) ;;
+        *)
+            if [ -z "$command" ]; then
+                command=$argument
+                case $command in
+                    adapt | score | search | subnet | latency) bundle=yes ;;
+                esac
+            fi
+            ;;
     esac
 done
 if [ "$bundle" = yes ]; then
-    command=$1
-    shift
-    set -- "$command" --bundle "$here/bundle" "$@"
+    # Each argument goes from the front to the back, and the bundle behind the command.
+    for argument; do
+        shift
+        set -- "$@" "$argument"
+        if [ "$bundle" = yes ] && [ "$argument" = "$command" ]; then
+            bundle=put
+            set -- "$@" --bundle "$here/bundle"
+        fi
+    done
 fi
 
 exec "$here/bin/nasbn" "$@"

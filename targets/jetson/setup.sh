@@ -88,7 +88,10 @@ apt() { # program, arguments
 listed=false
 list_packages() {
     $listed && return
-    command -v apt-get dpkg-deb > /dev/null || fail "$1 would come from Debian's packages, and there is no apt-get here" "$2"
+    local program
+    for program in apt-get dpkg-deb; do
+        command -v $program > /dev/null || fail "$1 would come from Debian's packages, and there is no $program here" "$2"
+    done
     say "reading Debian's lists of packages"
     apt apt-get -qq update || fail "Debian's lists of packages cannot be read" "check the network, then run the same command again"
     listed=true

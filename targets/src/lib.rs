@@ -1,6 +1,6 @@
 //! Devices that nasbn runs on, the ONNX Runtime library for each, and packages for them.
 //!
-//! Depends on no other crate of the workspace: what a device needs is data.
+//! What a device needs is data. Of the other crates it knows how to tell whether a bundle is whole.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod deploy;

@@ -1,4 +1,4 @@
-//! The script that takes a package on a board, run here: what it does with what somebody has put into the old package.
+//! The scripts that run on a board, run here: above all what becomes of what somebody has put into the old package.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -216,4 +216,50 @@ fn directories_that_were_made_for_nothing_go() {
     let ran = board.receive_at(&board.home.path().join("a/b/nasbn"), &(archive, files + 1), "", &[]);
     assert_eq!(ran.status, Some(93), "{ran:?}");
     assert!(names(board.home.path()).is_empty());
+}
+
+#[test]
+fn of_two_runs_at_once_one_is_refused_and_nothing_is_nested() {
+    for there in [false, true] {
+        let board = Board::new();
+        if there {
+            board.receive().ok();
+            board.put("checkpoint/state");
+        }
+        let archive = board.archive(&[]);
+        let second = tempfile::tempdir().unwrap();
+        let file = |name: &str| second.path().join(name).display().to_string();
+        fs::write(file("archive"), &archive.0).unwrap();
+        fs::write(file("script"), include_str!("../data/deploy-receive.sh")).unwrap();
+        // The second comes when the first has seen what is at the place and moves its own there.
+        let before = format!(
+            "mv() {{ for to; do :; done; case $to in */nasbn) sh {} \"$dir\" top {} < {}; echo \"second $?\" ;; esac; \
+             command mv \"$@\"; }}",
+            file("script"),
+            archive.1,
+            file("archive")
+        );
+        let ran = board.receive_at(&board.dir(), &archive, &before, &[]).ok();
+        assert_eq!(ran.stdout, "second 97\n", "{ran:?}");
+        assert!(ran.stderr.contains("is putting a package at"), "{ran:?}");
+        assert!(board.dir().join("run.sh").is_file() && !board.dir().join("top").exists());
+        assert_eq!(board.has("checkpoint/state"), there);
+        assert_eq!(names(board.home.path()), ["nasbn"]);
+    }
+}
+
+#[test]
+fn room_is_read_whatever_the_disk_is_called() {
+    for (line, free) in [
+        ("/dev/sda1 1000 400 600 40% /", Some("600")),
+        ("//host/my disk 9 1000 400 600 40% /mnt/7 8 9", Some("600")),
+        ("overlay 0 0 0 - /", None),
+    ] {
+        let df =
+            format!("df() {{ printf 'Filesystem 1024-blocks Used Available Capacity Mounted on\\n%s\\n' '{line}'; }}");
+        let script = format!("{df}\n{}", include_str!("../data/deploy-look.sh"));
+        let said = Ran::of(Command::new("sh").args(["-c", &script, "sh", "/tmp"])).ok().stdout;
+        let found = said.lines().find_map(|line| line.strip_prefix("nasbn: free "));
+        assert_eq!(found, free, "{line}: {said}");
+    }
 }

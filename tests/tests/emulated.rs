@@ -8,6 +8,7 @@ mod board;
 mod outcome;
 
 use std::{
+    env, fs,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -141,6 +142,25 @@ fn the_program_of_a_board_needs_nothing_that_boards_lack() {
         }
         assert_eq!(problems, [""; 0], "{footprint}");
     }
+}
+
+#[test]
+fn the_program_of_a_board_names_no_place_of_the_machine_that_built_it() {
+    let Some(program) = board::program() else { return };
+    let bytes = fs::read(program).unwrap();
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    let home = env::home_dir().filter(|home| home.as_os_str().len() > 1);
+    let places = [Some(checkout), home, env::var_os("CARGO_HOME").map(PathBuf::from), Some("/.cargo".into())];
+    for place in places.into_iter().flatten() {
+        let place = format!("{}/", place.display());
+        assert!(!holds(&bytes, &place), "{place}");
+    }
+    // Panics name their files all the same, with the same words everywhere.
+    assert!(holds(&bytes, "/cargo/registry/") && !holds(&bytes, "index.crates.io"));
+}
+
+fn holds(bytes: &[u8], words: &str) -> bool {
+    bytes.windows(words.len()).any(|window| window == words.as_bytes())
 }
 
 #[test]

@@ -29,10 +29,10 @@ pub enum CheckError {
 
 impl CheckError {
     /// What a user can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> &'static str {
         match self {
-            Self::Bundle(error) => Some(error.hint()),
-            Self::Graph { .. } => Some("build the bundle again with `nasbn-export build`"),
+            Self::Bundle(error) => error.hint(),
+            Self::Graph { .. } => "build the bundle again with `nasbn-export build`",
         }
     }
 }

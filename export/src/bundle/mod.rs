@@ -1,6 +1,5 @@
 //! Bundles on disk: what `nasbn-export build` writes and the device reads.
 
-#[cfg(feature = "cli")]
 pub mod check;
 mod confined;
 pub mod error;

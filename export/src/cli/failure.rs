@@ -60,7 +60,7 @@ impl From<BundleError> for Failure {
 
 impl From<CheckError> for Failure {
     fn from(error: CheckError) -> Self {
-        Self::new(&error, error.hint())
+        Self::new(&error, Some(error.hint()))
     }
 }
 

@@ -28,7 +28,8 @@ pub struct DeployArgs {
     /// Directory there, from the home directory on [default: nasbn-TARGET]
     #[arg(long, value_name = "DIR")]
     dir: Option<String>,
-    /// Setting of ssh, KEY=VALUE as in ssh_config; can be repeated
+    /// Setting of ssh, KEY=VALUE as in ssh_config; can be repeated. Else as ssh is configured, with BatchMode=yes,
+    /// ConnectTimeout=10, ServerAliveInterval=15 and ServerAliveCountMax=3
     #[arg(long, value_name = "KEY=VALUE")]
     ssh_option: Vec<String>,
     /// Package that `nasbn-targets package` made

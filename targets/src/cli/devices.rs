@@ -148,6 +148,9 @@ fn cited<'a>(catalog: &'a Catalog, device: &'a Device) -> Vec<&'a str> {
     keys.extend(device.parts().into_iter().flat_map(|(_, sources, _)| sources).map(String::as_str));
     keys.extend(catalog.jetpacks_of(device).flat_map(|j| &j.sources).map(String::as_str));
     keys.extend(
+        catalog.jetpacks_of(device).filter_map(|j| j.alike.as_ref()).flat_map(|a| &a.sources).map(String::as_str),
+    );
+    keys.extend(
         catalog.gpu_libraries_of(device).into_iter().flat_map(|(library, _)| &library.sources).map(String::as_str),
     );
     keys.into_iter().collect()
@@ -194,20 +197,27 @@ fn words_of(whole: &Whole<'_>, out: &mut impl Write) -> std::io::Result<()> {
                 release.tensorrt
             ),
         )?;
+        let alike = release.versions().skip(1).collect::<Vec<_>>();
+        row("", &if alike.is_empty() { String::new() } else { format!("packages as for {}", words(&alike, ", ")) })?;
     }
     if let Some(power) = &device.power {
         row("power modes", &format!("{}; measure in {}", words(&power.modes, ", "), power.best))?;
     }
     row("power mode in", &words(&device.board.power_mode, ", "))?;
-    row("GPU clock in", &device.board.gpu_clock)?;
-    row("rails in", &device.board.rails)?;
+    row("GPU clock in", &words(&device.board.gpu_clock, ", "))?;
+    row("rails in", &words(&device.board.rails, ", "))?;
     row("total power", &words(&device.board.total_power, " + "))?;
     for (part, _, unverified) in device.parts() {
         row("not verified", &unverified.map(|what| format!("{part}: {what}")).unwrap_or_default())?;
     }
-    for what in whole.releases.iter().filter_map(|r| Some(format!("JetPack {}: {}", r.version, r.unverified.as_ref()?)))
-    {
-        row("not verified", &what)?;
+    for release in &whole.releases {
+        let alike = release.alike.as_ref().and_then(|alike| alike.unverified.as_ref());
+        for (of, what) in [("", release.unverified.as_ref()), (" and those alike", alike)] {
+            row(
+                "not verified",
+                &what.map(|what| format!("JetPack {}{of}: {what}", release.version)).unwrap_or_default(),
+            )?;
+        }
     }
     for what in whole.gpu_libraries.iter().filter_map(|l| l.library.unverified.as_ref()) {
         row("not verified", &format!("GPU library: {what}"))?;

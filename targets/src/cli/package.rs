@@ -46,7 +46,7 @@ pub struct PackageArgs {
     /// Leave out the ONNX Runtime library
     #[arg(long)]
     no_library: bool,
-    /// Man pages, as `nasbn man --out DIR` writes them [default: made by the `nasbn` that is built for this machine]
+    /// Man pages, as `nasbn man --out DIR` writes them [default: those of the program, made by the `nasbn` that is built for this machine]
     #[arg(long, value_name = "DIR", conflicts_with = "no_man")]
     man: Option<PathBuf>,
     /// Leave out the man pages

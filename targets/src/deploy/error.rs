@@ -70,18 +70,24 @@ pub enum DeployError {
     UnknownKey {
         /// The host.
         host: String,
+        /// Its port, if one was given.
+        port: Option<u16>,
     },
     /// The key of the host is not the one that is known.
     #[error("the key of {host} is another than the one that is known here")]
     OtherKey {
         /// The host.
         host: String,
+        /// Its port, if one was given.
+        port: Option<u16>,
     },
     /// The user is not let in.
     #[error("{host} does not let you in: {said}")]
     NotLetIn {
         /// The host.
         host: String,
+        /// Its port, if one was given.
+        port: Option<u16>,
         /// What ssh says.
         said: String,
     },
@@ -90,6 +96,8 @@ pub enum DeployError {
     Ssh {
         /// The host.
         host: String,
+        /// Its port, if one was given.
+        port: Option<u16>,
         /// What it says.
         said: String,
     },
@@ -218,16 +226,21 @@ impl DeployError {
                 "check that the board is on and in this network; `--ssh-option ConnectTimeout=60` waits longer".into()
             }
             Self::NoServer { .. } => "start one on the board (`sudo systemctl start ssh`), or name its port with --port".into(),
-            Self::UnknownKey { host } => {
-                format!("connect once by hand, `ssh {host}`, compare the key that it shows with the board's, and accept it")
+            Self::UnknownKey { host, port } => {
+                let to = by_hand(host, *port);
+                format!("connect once by hand, `ssh {to}`, compare the key that it shows with the board's, and accept it")
             }
-            Self::OtherKey { host } => {
-                format!("if the board was set up anew, `ssh-keygen -R` its name and connect once by hand, `ssh {host}`; else beware")
+            Self::OtherKey { host, port } => {
+                let (known, to) = (known_as(host, *port), by_hand(host, *port));
+                format!("if the board was set up anew, `ssh-keygen -R {known}` and connect once by hand, `ssh {to}`; else beware")
             }
-            Self::NotLetIn { host, .. } => {
-                format!("it never asks for a password: give the board your key with `ssh-copy-id {host}`")
+            Self::NotLetIn { host, port, .. } => {
+                let to = by_hand(host, *port);
+                format!("it never asks for a password: give the board your key with `ssh-copy-id {to}`")
             }
-            Self::Ssh { host, .. } => format!("see whether `ssh {host} true` works, then run the same command again"),
+            Self::Ssh { host, port, .. } => {
+                format!("see whether `ssh {} true` works, then run the same command again", by_hand(host, *port))
+            }
             Self::Config { .. } => "mend that file; `man ssh_config` says what may stand in it".into(),
             Self::WrongMachine { .. } => "make a package for this board: `nasbn-targets list` names the devices".into(),
             Self::OldGlibc { .. } => "make the package for the JetPack of the board, with --jetpack, or without that option".into(),
@@ -256,6 +269,19 @@ impl DeployError {
             _ => 3,
         }
     }
+}
+
+/// What `ssh` and `ssh-copy-id` take for a host.
+fn by_hand(host: &str, port: Option<u16>) -> String {
+    port.map_or_else(|| host.to_owned(), |port| format!("-p {port} {host}"))
+}
+
+/// What a host is called among the keys that are known, as a shell takes it.
+fn known_as(host: &str, port: Option<u16>) -> String {
+    /// The port without which keys are kept.
+    const USUAL: u16 = 22;
+    let name = host.rsplit('@').next().unwrap_or(host);
+    port.filter(|port| *port != USUAL).map_or_else(|| name.to_owned(), |port| format!("'[{name}]:{port}'"))
 }
 
 fn room(needed: Option<u64>, free: Option<u64>) -> String {

@@ -12,7 +12,8 @@ use super::DeployError;
 /// Environment variable that names the ssh program; `ssh` if it is not set.
 pub const SSH: &str = "NASBN_SSH";
 
-/// Settings of every connection. ssh takes the first value of each, so that a user's own come before.
+/// Settings of every connection. ssh takes the first value of each: those of `--ssh-option` come before, and those of the
+/// user's files after.
 const SETTINGS: [&str; 4] = ["BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=15", "ServerAliveCountMax=3"];
 /// Exit status of ssh when it failed itself.
 const OWN_FAILURE: i32 = 255;
@@ -120,7 +121,8 @@ impl Remote {
         let status = child.wait().map_err(|source| DeployError::Io { what: self.program.clone(), source })?;
         match status.code() {
             Some(OWN_FAILURE) | None => {
-                Err(DeployError::Ssh { host: self.host.clone(), said: format!("it ended with {status}") })
+                let said = format!("it ended with {status}");
+                Err(DeployError::Ssh { host: self.host.clone(), port: self.port, said })
             }
             Some(code) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
         }
@@ -150,11 +152,13 @@ impl Remote {
     }
 
     fn own_failure(&self, stderr: &str, said: String) -> DeployError {
-        let host = self.host.clone();
+        let (host, port) = (self.host.clone(), self.port);
         let has = |words: &[&str]| words.iter().any(|words| stderr.contains(words));
         let line = |words: &[&str]| stderr.lines().map(str::trim).find(|line| words.iter().any(|w| line.contains(w)));
-        if stderr.lines().any(|line| line.starts_with("command-line")) {
-            return DeployError::Option { option: self.options.join(" "), reason: Some(said) };
+        // ssh ends with what it says of a setting, unless it has but warned of one that it passes over.
+        let warned = ["Unsupported option", "Deprecated option"].iter().any(|words| said.contains(words));
+        if said.starts_with("command-line") && !warned {
+            return DeployError::Option { option: self.refused().join(" "), reason: Some(said) };
         }
         // Of the files, the first line names file and line; the last counts them.
         if let Some(said) =
@@ -163,10 +167,10 @@ impl Remote {
             return DeployError::Config { said: said.to_owned() };
         }
         if has(&["HOST IDENTIFICATION HAS CHANGED"]) {
-            return DeployError::OtherKey { host };
+            return DeployError::OtherKey { host, port };
         }
         if has(&["Host key verification failed"]) {
-            return DeployError::UnknownKey { host };
+            return DeployError::UnknownKey { host, port };
         }
         if has(&["Could not resolve hostname"]) {
             return DeployError::NoAddress { host, said };
@@ -175,7 +179,7 @@ impl Remote {
             return DeployError::NoServer { host, said };
         }
         if has(&["Permission denied", "Too many authentication failures"]) {
-            return DeployError::NotLetIn { host, said };
+            return DeployError::NotLetIn { host, port, said };
         }
         if has(&[
             "timed out",
@@ -187,7 +191,18 @@ impl Remote {
         ]) {
             return DeployError::NoAnswer { host, said };
         }
-        DeployError::Ssh { host, said }
+        DeployError::Ssh { host, port, said }
+    }
+
+    /// The setting that ssh refuses, which it does not always name; all of them if it takes each by itself.
+    fn refused(&self) -> Vec<&str> {
+        // Says how it would connect, and does not.
+        let takes = |option: &&str| {
+            let asked = Command::new(&self.program).args(["-G", "-o", option, "--", &self.host]).output();
+            asked.is_ok_and(|output| output.status.success())
+        };
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        options.iter().find(|option| !takes(option)).map_or(options.clone(), |refused| vec![refused])
     }
 }
 

@@ -13,8 +13,12 @@ fn remote() -> Remote {
 }
 
 fn failure(code: i32, stderr: &str) -> DeployError {
+    remote().failure(&output(code, stderr))
+}
+
+fn output(code: i32, stderr: &str) -> Output {
     // Exit statuses are in the second byte of what `wait` gives.
-    remote().failure(&Output { status: ExitStatus::from_raw(code << 8), stdout: Vec::new(), stderr: stderr.into() })
+    Output { status: ExitStatus::from_raw(code << 8), stdout: Vec::new(), stderr: stderr.into() }
 }
 
 #[test]
@@ -37,6 +41,17 @@ fn each_failure_of_ssh_has_its_own_words_and_hint() {
         assert!(error.to_string().contains(words) && error.hint().contains(hint), "{error}: {}", error.hint());
         assert_eq!(error.exit_status(), 3);
     }
+    // What is to be done by hand is done at the same port.
+    let there = Remote::new("me@board", Some(2222), &[]).unwrap();
+    for (stderr, hint) in [
+        ("Host key verification failed.", "`ssh -p 2222 me@board`"),
+        ("REMOTE HOST IDENTIFICATION HAS CHANGED", "`ssh-keygen -R '[board]:2222'`"),
+        ("me@board: Permission denied (publickey).", "`ssh-copy-id -p 2222 me@board`"),
+        ("kex_exchange_identification: x", "`ssh -p 2222 me@board true`"),
+    ] {
+        let error = there.failure(&output(255, stderr));
+        assert!(error.hint().contains(hint), "{error}: {}", error.hint());
+    }
     // The connection may have ended in the midst of all: nobody knows what is there.
     for stderr in ["", "Connection to board closed by remote host.", "Timeout, server board not responding."] {
         let hint = failure(255, stderr).hint();
@@ -48,8 +63,16 @@ fn each_failure_of_ssh_has_its_own_words_and_hint() {
         "/home/me/.ssh/config: line 3: Bad configuration option: nonsense\n/home/me/.ssh/config: terminating, 1 bad configuration options",
     );
     assert!(matches!(&error, DeployError::Config { .. }) && error.to_string().contains("config: line 3"), "{error}");
-    let error = failure(255, "command-line: line 0: Bad configuration option: nonsense");
-    assert!(matches!(&error, DeployError::Option { .. }) && error.exit_status() == 2, "{error}");
+    for said in ["command-line: line 0: Bad configuration option: nonsense", "command-line line 0: invalid time value."]
+    {
+        let error = failure(255, said);
+        assert!(matches!(&error, DeployError::Option { .. }) && error.exit_status() == 2, "{error}");
+    }
+    // What is passed over is not what it failed of.
+    let warning = "command-line line 0: Unsupported option \"rsaauthentication\"\n";
+    let refused = format!("{warning}ssh: connect to host board port 22: Connection refused");
+    assert!(matches!(failure(255, &refused), DeployError::NoServer { .. }));
+    assert!(matches!(failure(255, warning), DeployError::Ssh { .. }));
 }
 
 #[test]

@@ -47,6 +47,27 @@ pub struct Jetpack {
     pub sources: Vec<String>,
     /// What none of them says.
     pub unverified: Option<String>,
+    /// Other releases whose packages are the same.
+    pub alike: Option<Alike>,
+}
+
+/// Releases of JetPack with the Ubuntu, and so the glibc, of the one that they stand with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alike {
+    /// Their versions, with those of Jetson Linux.
+    pub releases: BTreeMap<String, Vec<String>>,
+    /// Sources.
+    pub sources: Vec<String>,
+    /// What none of them says.
+    pub unverified: Option<String>,
+}
+
+impl Jetpack {
+    /// Its version, and those of the releases whose packages are the same.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.version).chain(self.alike.iter().flat_map(|a| a.releases.keys())).map(String::as_str)
+    }
 }
 
 /// Everything that is known.
@@ -114,9 +135,9 @@ impl Catalog {
     /// [`DeviceError::Jetpack`] if it does not run that one.
     pub fn glibc(&self, device: &Device, jetpack: Option<&str>) -> Result<GlibcVersion, DeviceError> {
         let Some(version) = jetpack else { return Ok(device.glibc) };
-        let found = self.jetpacks_of(device).find(|j| j.version == version);
+        let found = self.jetpacks_of(device).find(|j| j.versions().any(|own| own == version));
         found.map(|j| j.glibc).ok_or_else(|| {
-            let known = self.jetpacks_of(device).map(|j| j.version.as_str()).collect::<Vec<_>>().join(", ");
+            let known = self.jetpacks_of(device).flat_map(Jetpack::versions).collect::<Vec<_>>().join(", ");
             DeviceError::Jetpack {
                 version: version.to_owned(),
                 device: device.name.clone(),

@@ -112,16 +112,17 @@ pub struct Power {
     pub unverified: Option<String>,
 }
 
-/// Where the board's state is read, below `/` (`docs/board.md`).
+/// Where the board's state is read, below `/` (`docs/board.md`). Each list of places is in order of releases, with `*` for what
+/// differs between boards; it is empty if there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Board {
     /// Clock of the GPU.
-    pub gpu_clock: String,
-    /// Power mode; empty if there are none.
+    pub gpu_clock: Vec<String>,
+    /// Power mode: all of them.
     pub power_mode: Vec<String>,
     /// Power monitors.
-    pub rails: String,
+    pub rails: Vec<String>,
     /// Rails that are the power of the whole when summed; empty if none are.
     pub total_power: Vec<String>,
     /// Sources.

@@ -4,7 +4,7 @@ mod catalog;
 mod error;
 mod facts;
 
-pub use catalog::{Catalog, Jetpack, catalog};
+pub use catalog::{Alike, Catalog, Jetpack, catalog};
 pub use error::DeviceError;
 pub use facts::{
     Board, Device, Gpu, GpuLibrary, GpuOrigin, Jetpacks, Memory, Models, Power, Precision, Provider, Source,

@@ -61,6 +61,9 @@ fn every_fact_has_a_source_that_exists_and_every_source_is_cited() {
     }
     for jetpack in &catalog.jetpacks {
         cite(&jetpack.version, &jetpack.sources);
+        if let Some(alike) = &jetpack.alike {
+            cite(&format!("what is like {}", jetpack.version), &alike.sources);
+        }
     }
     for (key, library) in &catalog.gpu_libraries {
         cite(key, &library.sources);
@@ -103,6 +106,10 @@ fn the_glibc_of_a_device_is_its_oldest_release_s_and_a_pinned_library_runs_with_
     let glibc = |name: &str, jetpack| catalog.glibc(catalog.find(name).unwrap(), jetpack);
     assert_eq!(glibc("xavier-nx", None), Ok(GlibcVersion::new(2, 27)));
     assert_eq!(glibc("xavier-nx", Some("5.1.2")), Ok(GlibcVersion::new(2, 31)));
+    // Releases whose packages are those of another one.
+    assert_eq!(glibc("xavier-nx", Some("4.6.6")), Ok(GlibcVersion::new(2, 27)));
+    assert_eq!(glibc("orin-nano", Some("6.2.2")), Ok(GlibcVersion::new(2, 35)));
+    assert!(glibc("nano", Some("5.1.5")).unwrap_err().to_string().contains("it runs 4.6.1, 4.2"));
     let error = glibc("nano", Some("5.1.2")).unwrap_err();
     assert!(error.to_string().contains("it runs 4.6.1") && error.hint().contains("--jetpack"), "{error}");
     assert!(glibc("generic-aarch64", Some("6.0")).unwrap_err().to_string().contains("it runs none"));

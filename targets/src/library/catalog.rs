@@ -65,8 +65,28 @@ pub struct Library {
     pub archive: PinnedFile,
     /// The library inside the archive.
     pub member: PinnedFile,
-    /// Licences of what the library is made of, inside the archive, where it has them.
-    pub notices: Option<PinnedFile>,
+    /// Licences of what the library is made of, inside the archive, or inside that of [`Library::notices_in`].
+    pub notices: PinnedFile,
+    /// Another package of the same version, which holds the notices where the library's own does not.
+    pub notices_in: Option<Holder>,
+}
+
+/// A package that holds what a library's own lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holder {
+    /// The package.
+    pub package: Package,
+    /// The file that the package manager leaves.
+    pub archive: PinnedFile,
+}
+
+impl Library {
+    /// What is fetched for the notices if the library's own package holds none: they are its member.
+    pub fn of_notices(&self) -> Option<Self> {
+        let Holder { package, archive } = self.notices_in.clone()?;
+        Some(Self { package, archive, member: self.notices.clone(), notices_in: None, ..self.clone() })
+    }
 }
 
 impl std::fmt::Display for Library {
@@ -138,14 +158,19 @@ mod tests {
     fn every_entry_is_complete_and_unique() {
         let libraries = pinned().unwrap();
         for (i, library) in libraries.iter().enumerate() {
-            for PinnedFile { sha256, bytes, .. } in [&library.archive, &library.member] {
+            let holder = library.notices_in.as_ref().map(|holder| &holder.archive);
+            for PinnedFile { sha256, bytes, .. } in [&library.archive, &library.member].into_iter().chain(holder) {
                 let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
                 assert!(sha256.len() == 64 && sha256.bytes().all(hexadecimal), "{sha256}");
                 assert!(*bytes > 1 << 20);
             }
             assert!(library.archive.name.contains(&library.package.version) && !library.archive.name.contains('/'));
             assert!(library.member.name.ends_with(&format!("libonnxruntime.so.{}", library.version)));
-            assert_eq!(library.package.platform.is_some(), library.package.manager == Manager::Pip);
+            for one in [library.clone()].into_iter().chain(library.of_notices()) {
+                assert_eq!(one.package.platform.is_some(), one.package.manager == Manager::Pip);
+                assert!(one.archive.name.contains(&library.version));
+            }
+            assert_eq!(library.notices.name, "onnxruntime/ThirdPartyNotices.txt");
             let same = |other: &Library| other.version == library.version && other.triple == library.triple;
             assert!(!libraries[..i].iter().any(same));
         }

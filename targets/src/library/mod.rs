@@ -5,7 +5,7 @@ mod error;
 mod fetch;
 mod provision;
 
-pub use catalog::{Library, Manager, Package, PinnedFile, choose, choose_for, host_triple, pinned};
+pub use catalog::{Holder, Library, Manager, Package, PinnedFile, choose, choose_for, host_triple, pinned};
 pub use error::ProvisionError;
 pub use fetch::{Fetcher, NPM, PYTHON, PackageManagers};
 pub use provision::{Provisioned, provision, provision_with_notices};

@@ -30,8 +30,8 @@ pub struct Provisioned {
 }
 
 /// Puts `library` at `<target_dir>/onnxruntime/<triple>/<version>/libonnxruntime.so`, unless it is there.
-/// Of several processes that do so at once, one fetches and the others wait for it. What it fetches for has
-/// [`NOTICES_FILE`] beside it where its archive holds that, for whoever passes it on.
+/// Of several processes that do so at once, one fetches and the others wait for it. It has [`NOTICES_FILE`]
+/// beside it, for whoever passes it on, if its archive holds that.
 ///
 /// # Errors
 /// See [`ProvisionError`]; what was there before is as it was then.
@@ -39,7 +39,7 @@ pub fn provision(library: &Library, target_dir: &Path, fetcher: &dyn Fetcher) ->
     put(library, false, target_dir, fetcher)
 }
 
-/// As [`provision`], but a library without its notices is fetched again, too.
+/// As [`provision`], but notices that are missing are fetched, too.
 ///
 /// # Errors
 /// See [`ProvisionError`]; what was there before is as it was then.
@@ -59,9 +59,14 @@ fn put(
     target_dir: &Path,
     fetcher: &dyn Fetcher,
 ) -> Result<Provisioned, ProvisionError> {
-    let mut files = vec![(&library.member, LIBRARY_FILE)];
-    files.extend(library.notices.as_ref().map(|notices| (notices, NOTICES_FILE)));
-    let needed = if with_notices { files.len() } else { 1 };
+    let (own, notices) = ((&library.member, LIBRARY_FILE), (&library.notices, NOTICES_FILE));
+    // Each package with what is taken out of it.
+    let sources = match library.of_notices() {
+        None => vec![(library.clone(), vec![own, notices])],
+        Some(_) if !with_notices => vec![(library.clone(), vec![own])],
+        Some(holder) => vec![(library.clone(), vec![own]), (holder, vec![notices])],
+    };
+    let needed = if with_notices { &[own, notices][..] } else { &[own] };
     let parent = target_dir.join(PROVISIONED_DIR).join(&library.triple);
     let place = parent.join(&library.version);
     let done = |fetched| Provisioned {
@@ -72,7 +77,7 @@ fn put(
     };
     let in_place =
         |(pinned, name): &(&PinnedFile, &str)| measure(&place.join(name)).is_ok_and(|f| f == expected(pinned));
-    let present = || files[..needed].iter().all(in_place);
+    let present = || needed.iter().all(in_place);
     if present() {
         return Ok(done(false));
     }
@@ -88,20 +93,27 @@ fn put(
     // Package managers run in a directory of their own: relative paths would mean another place there.
     let absolute = path::absolute(&parent).map_err(io_error(&parent))?;
     let work = tempfile::Builder::new().prefix(WORK).tempdir_in(absolute).map_err(io_error(&parent))?;
-    let download = work.path().join("download");
-    fs::create_dir(&download).map_err(io_error(&download))?;
-    let archive = fetcher.fetch(library, &download)?;
-    check(&archive, &library.archive)?;
-    for (pinned, name) in &files {
-        let file = work.path().join(name);
-        fetcher.extract(&archive, library, pinned, &file)?;
-        check(&file, pinned)?;
-        File::open(&file).and_then(|f| f.sync_all()).map_err(io_error(&file))?;
+    let mut fetched = Vec::new();
+    for (source, members) in &sources {
+        if members.iter().all(in_place) {
+            continue;
+        }
+        let download = work.path().join(&source.package.name);
+        fs::create_dir(&download).map_err(io_error(&download))?;
+        let archive = fetcher.fetch(source, &download)?;
+        check(&archive, &source.archive)?;
+        for (pinned, name) in members {
+            let file = work.path().join(name);
+            fetcher.extract(&archive, source, pinned, &file)?;
+            check(&file, pinned)?;
+            File::open(&file).and_then(|f| f.sync_all()).map_err(io_error(&file))?;
+            fetched.push((file, name));
+        }
     }
     fs::create_dir_all(&place).map_err(io_error(&place))?;
-    for (_, name) in &files {
+    for (file, name) in fetched {
         let path = place.join(name);
-        fs::rename(work.path().join(name), &path).map_err(io_error(&path))?;
+        fs::rename(file, &path).map_err(io_error(&path))?;
     }
     Ok(done(true))
 }

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use nasbn_export::bundle::check::CheckError;
+
 use super::{DEVICE_PROFILE, RUN};
 use crate::{
     device::DeviceError,
@@ -50,10 +52,10 @@ pub enum PackageError {
         reason: String,
     },
     /// A program or library does not run with the glibc of the board.
-    #[error("{what} needs glibc {needs}, and {device} may have {glibc} only")]
+    #[error("{} needs glibc {needs}, and {device} may have {glibc} only", path.display())]
     NeedsGlibc {
-        /// The file, or the library's name.
-        what: String,
+        /// The file.
+        path: PathBuf,
         /// What it needs.
         needs: GlibcVersion,
         /// What the board has at least.
@@ -61,20 +63,21 @@ pub enum PackageError {
         /// The device.
         device: String,
     },
-    /// A directory is no bundle.
-    #[error("{} is no bundle: it has no manifest.postcard", path.display())]
-    NotABundle {
-        /// The directory.
-        path: PathBuf,
+    /// The ONNX Runtime library that was asked for does not run with the glibc of the board.
+    #[error("ONNX Runtime {version} needs glibc {needs}, and {device} may have {glibc} only")]
+    LibraryNeedsGlibc {
+        /// Its version.
+        version: String,
+        /// What it needs.
+        needs: GlibcVersion,
+        /// What the board has at least.
+        glibc: GlibcVersion,
+        /// The device.
+        device: String,
     },
-    /// Something in the bundle is neither a file nor a directory.
-    #[error("{} is {what}; a bundle holds files and directories only", path.display())]
-    Special {
-        /// Where.
-        path: PathBuf,
-        /// What it is.
-        what: &'static str,
-    },
+    /// The bundle is none, damaged, or not whole.
+    #[error(transparent)]
+    Bundle(#[from] CheckError),
     /// A file's name cannot stand in a package.
     #[error("{} has a name that cannot stand in a package: {reason}", path.display())]
     Name {
@@ -167,9 +170,11 @@ impl PackageError {
             Self::NeedsGlibc { .. } => {
                 "`cargo jetson` builds a program for glibc 2.27; a board with a newer JetPack has a newer glibc: name the JetPack with --jetpack, or what `getconf GNU_LIBC_VERSION` says there with --glibc".into()
             }
-            Self::NotABundle { .. } => "name the directory that `nasbn-export build` wrote".into(),
-            Self::Special { .. } => "put the file itself there; links would lead nowhere on the board".into(),
-            Self::Name { .. } => "rename the file, or build the bundle again".into(),
+            Self::LibraryNeedsGlibc { .. } => {
+                "leave --ort-version out, which takes the newest that runs there; a board with a newer JetPack has a newer glibc: name the JetPack with --jetpack, or what `getconf GNU_LIBC_VERSION` says there with --glibc".into()
+            }
+            Self::Bundle(error) => error.hint().into(),
+            Self::Name { .. } => "rename the file".into(),
             Self::Manual { .. } => {
                 "build `nasbn` for this machine (`cargo build --release --bin nasbn`), name pages with --man DIR (`nasbn man --out DIR` writes them), or leave them out with --no-man".into()
             }

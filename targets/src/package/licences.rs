@@ -31,23 +31,15 @@ pub fn own() -> [Part; 2] {
     ]
 }
 
-/// ONNX Runtime's, and those of what it is made of: the file that came with it, or where to read them.
+/// ONNX Runtime's, and those of what it is made of.
 pub fn of_onnxruntime(library: &Library, notices: PathBuf) -> [Part; 2] {
     let own = include_str!("../../data/licences/onnxruntime.txt");
-    let third = match library.notices {
-        Some(_) => Part::file("licences/onnxruntime/ThirdPartyNotices.txt", notices),
-        None => Part::text(
-            "licences/onnxruntime/ThirdPartyNotices.txt",
-            format!(
-                "The package {} holds no notices. They are in the file ThirdPartyNotices.txt of\n\
-                 https://github.com/microsoft/onnxruntime/tree/v{}\n",
-                library.package, library.version
-            ),
-        ),
-    };
     let version = library.version.as_str();
     let text = format!("ONNX Runtime {version}, unchanged, from the package {}.\n\n{own}", library.package);
-    [Part::text("licences/onnxruntime/LICENSE", text), third]
+    [
+        Part::text("licences/onnxruntime/LICENSE", text),
+        Part::file("licences/onnxruntime/ThirdPartyNotices.txt", notices),
+    ]
 }
 
 /// Those of the crates that the program `binary` is made of, as cargo knows them in the checkout that it was built in.

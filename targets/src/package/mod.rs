@@ -82,7 +82,7 @@ pub struct Request<'a> {
     pub onnxruntime: Option<String>,
     /// Whether the ONNX Runtime library is packed.
     pub library: bool,
-    /// Man pages; none: those of the `nasbn` that was built for this machine.
+    /// Man pages; none: those of the program, or of the `nasbn` that was built for this machine.
     pub manual: Option<PathBuf>,
     /// Whether man pages are packed.
     pub with_manual: bool,
@@ -136,7 +136,8 @@ pub fn package(
     let mut parts = bundle::parts(&request.bundle)?;
     // What is cheap to know comes before what is fetched.
     if request.with_manual {
-        parts.extend(manual::parts(request.manual.as_deref(), &request.target_dir)?);
+        let packed = (device.triple == library::host_triple()).then_some(binary.as_path());
+        parts.extend(manual::parts(request.manual.as_deref(), packed, &request.target_dir)?);
     }
     parts.extend(licences::own());
     if request.with_licences {
@@ -150,8 +151,8 @@ pub fn package(
         };
         // Known before it is fetched; the file itself is looked at below.
         if library.glibc > glibc {
-            return Err(PackageError::NeedsGlibc {
-                what: format!("ONNX Runtime {}", library.version),
+            return Err(PackageError::LibraryNeedsGlibc {
+                version: library.version.clone(),
                 needs: library.glibc,
                 glibc,
                 device: device.name.clone(),
@@ -221,12 +222,9 @@ fn fits(path: &Path, device: &Device, glibc: GlibcVersion) -> Result<Elf, Packag
         });
     }
     match elf.glibc {
-        Some(needs) if needs > glibc => Err(PackageError::NeedsGlibc {
-            what: path.display().to_string(),
-            needs,
-            glibc,
-            device: device.name.clone(),
-        }),
+        Some(needs) if needs > glibc => {
+            Err(PackageError::NeedsGlibc { path: path.to_owned(), needs, glibc, device: device.name.clone() })
+        }
         _ => Ok(elf),
     }
 }

@@ -55,8 +55,8 @@ fn first_commands(page: &mut String) {
          ./{RUN} latency --out board.latency\n\
          ./{RUN} search --data cifar10:DIR --checkpoint checkpoint --latency board.latency --budget 8ms --out found\n\
          ```\n\n\
-         `--bundle {BUNDLE}` is added where it is needed. What you write here stays when a newer package is deployed over this one,\n\
-         unless it is in one of the directories above.\n\n",
+         `--bundle {BUNDLE}` is added where it is needed. `nasbn-targets deploy` puts a newer package in the place of this one and leaves\n\
+         what you have put into it, in the directories above, too; only the files that `SHA256SUMS` names are replaced.\n\n",
     );
 }
 
@@ -122,8 +122,9 @@ fn memory(page: &mut String, device: &Device) {
         let sizes: Vec<_> = memory.gigabytes.iter().map(ToString::to_string).collect();
         let _ = write!(
             page,
-            "## Memory\n\n{} GB by variant, shared by processor and GPU. If it is short: `--memory lean`, a smaller `--batch`,\n\
-             and no desktop (`sudo systemctl isolate multi-user.target`).\n\n",
+            "## Memory\n\n{} GB by variant, shared by processor and GPU. If it is short, say how much a run may take: `--max-memory 1GiB` of\n\
+             `adapt`, `score` and `subnet`, `--memory-budget 1GiB` of `search`. It chooses what is kept, the batch and the open sessions, or\n\
+             says the least that would do. A desktop takes much: `sudo systemctl isolate multi-user.target`.\n\n",
             sizes.join(" or ")
         );
     }

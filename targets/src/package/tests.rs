@@ -1,6 +1,8 @@
 //! Packages of a small program, which stands for the library, too.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../../tests/support/bundle.rs"]
+mod a_bundle;
 mod refusals;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, process::Command};
@@ -13,8 +15,12 @@ use crate::{
     library::{Manager, PinnedFile, ProvisionError, host_triple},
 };
 
-/// What a bundle and pages hold here.
-const GRAPH: &str = "a graph";
+/// An operator of the bundle here.
+const SECOND: &str = "a";
+/// A graph of it.
+const GRAPH: &str = "bundle/graphs/e01.a.inference.onnx";
+/// What archives hold here.
+const ARCHIVE: &str = "an archive";
 
 /// A directory with a bundle and man pages, and what is known of a device like this machine.
 struct Place {
@@ -32,13 +38,13 @@ struct Fake;
 impl Fetcher for Fake {
     fn fetch(&self, library: &Library, into: &Path) -> Result<PathBuf, ProvisionError> {
         let path = into.join(&library.archive.name);
-        fs::write(&path, GRAPH).unwrap();
+        fs::write(&path, ARCHIVE).unwrap();
         Ok(path)
     }
 
     fn extract(&self, _: &Path, _: &Library, member: &PinnedFile, to: &Path) -> Result<(), ProvisionError> {
         match member.name.as_str() {
-            "notices" => fs::write(to, GRAPH).unwrap(),
+            "notices" => fs::write(to, ARCHIVE).unwrap(),
             _ => fs::write(to, small_program()).unwrap(),
         }
         Ok(())
@@ -58,11 +64,11 @@ fn pinned_as(name: &str, contents: &Path) -> PinnedFile {
 impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("bundle/graphs")).unwrap();
+        a_bundle::build(0, SECOND, &dir.path().join("bundle"));
         fs::create_dir_all(dir.path().join("bundle/cache/tensorrt-1.23")).unwrap();
         fs::create_dir(dir.path().join("pages")).unwrap();
-        for file in ["bundle/manifest.postcard", "bundle/graphs/a.onnx", "bundle/cache/tensorrt-1.23/a.engine"] {
-            fs::write(dir.path().join(file), GRAPH).unwrap();
+        for file in ["bundle/notes.txt", "bundle/cache/tensorrt-1.23/a.engine", "pages/archive"] {
+            fs::write(dir.path().join(file), ARCHIVE).unwrap();
         }
         for file in ["nasbn.1", "nasbn-adapt.1", "readme.txt"] {
             fs::write(dir.path().join("pages").join(file), format!("page {file}")).unwrap();
@@ -81,7 +87,7 @@ impl Place {
     }
 
     fn library(&self) -> Library {
-        let graph = self.path("bundle/manifest.postcard");
+        let archive = self.path("pages/archive");
         Library {
             version: "1.99.0".into(),
             triple: self.device.triple.clone(),
@@ -92,9 +98,10 @@ impl Place {
                 version: "1".into(),
                 platform: None,
             },
-            archive: pinned_as("thing.whl", &graph),
+            archive: pinned_as("thing.whl", &archive),
             member: pinned_as("library", &self.exe),
-            notices: Some(pinned_as("notices", &graph)),
+            notices: pinned_as("notices", &archive),
+            notices_in: None,
         }
     }
 
@@ -152,8 +159,6 @@ fn a_package_holds_all_that_a_board_needs_with_digests() {
         "README.md",
         "SHA256SUMS",
         "bin/nasbn",
-        "bundle/graphs/a.onnx",
-        "bundle/manifest.postcard",
         "licences/LICENSE-APACHE",
         "licences/LICENSE-MIT",
         "licences/onnxruntime/LICENSE",
@@ -164,13 +169,19 @@ fn a_package_holds_all_that_a_board_needs_with_digests() {
         "run.sh",
         "target.json",
     ];
-    assert_eq!(files.keys().map(String::as_str).collect::<Vec<_>>(), expected);
+    let (bundle, others): (Vec<_>, Vec<_>) = files.keys().map(String::as_str).partition(|n| n.starts_with("bundle/"));
+    assert_eq!(others, expected);
+    // Neither a device's own nor what else lies there.
+    let mut of_bundle = tree(&place.path("bundle"));
+    of_bundle.retain(|name, _| !name.starts_with("cache/") && name != "notes.txt");
+    assert!(bundle.contains(&GRAPH) && bundle.contains(&"bundle/manifest.postcard"));
+    assert_eq!(bundle, of_bundle.keys().map(|name| format!("bundle/{name}")).collect::<Vec<_>>());
     for (name, (_, mode)) in &files {
         let program = ["bin/nasbn", "run.sh"].contains(&name.as_str());
         assert_eq!(*mode, if program { 0o755 } else { 0o644 }, "{name}");
     }
     assert_eq!(files["bin/nasbn"].0, fs::read(&place.exe).unwrap());
-    assert_eq!(made.files, expected.len());
+    assert_eq!(made.files, files.len());
     assert_eq!(made.bytes, files.values().map(|(bytes, _)| bytes.len() as u64).sum::<u64>());
     assert_eq!(stage::measure(&made.archive).unwrap(), (made.sha256.clone(), made.archive_bytes));
     let checked = Command::new("sha256sum").args(["-c", "--quiet", SUMS]).current_dir(&made.directory).status();
@@ -209,7 +220,9 @@ fn equal_inputs_give_equal_bytes_and_force_replaces_packages_only() {
 fn another_input_gives_other_bytes() {
     let place = Place::new();
     let first = place.make(|_| {}).unwrap();
-    fs::write(place.path("bundle/graphs/a.onnx"), "another graph").unwrap();
+    fs::remove_file(place.path("bundle/notes.txt")).unwrap();
+    assert_eq!(place.make(|r| r.force = true).unwrap().sha256, first.sha256);
+    a_bundle::build(1, SECOND, &place.path("bundle"));
     assert_ne!(place.make(|r| r.force = true).unwrap().sha256, first.sha256);
 }
 
@@ -235,12 +248,12 @@ fn an_opened_package_is_whole_or_refused() {
     fs::write(made.directory.join("notes.txt"), "mine").unwrap();
     let tar = |opened: &Opened| opened.tar("top", Vec::new()).unwrap();
     assert_eq!(tar(&open(&made.directory).unwrap()), tar(&opened));
-    let graph = made.directory.join("bundle/graphs/a.onnx");
+    let graph = made.directory.join(GRAPH);
     fs::write(&graph, "another").unwrap();
     let error = open(&made.directory).unwrap_err();
     assert!(matches!(&error, PackageError::Damaged { path } if *path == graph), "{error}");
     fs::remove_file(&graph).unwrap();
-    assert!(open(&made.directory).unwrap_err().to_string().contains("holds no file bundle/graphs/a.onnx"));
+    assert!(open(&made.directory).unwrap_err().to_string().contains(&format!("holds no file {GRAPH}")));
     for sums in
         ["", "nonsense\n", &format!("{}  ../x\n", "0".repeat(64)), &format!("{}  /etc/passwd\n", "0".repeat(64))]
     {
@@ -268,6 +281,7 @@ fn every_board_has_a_page_that_names_its_modes_and_its_gpu_library() {
         for (library, _) in catalog.gpu_libraries_of(device) {
             assert!(page.contains(&library.text), "{}", device.name);
         }
+        assert_eq!(page.contains("--max-memory 1GiB"), device.memory.is_some(), "{}", device.name);
         if let Some(power) = &device.power {
             assert!(page.contains(&format!("Best for measuring: `{}`", power.best)), "{}", device.name);
         }

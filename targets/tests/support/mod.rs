@@ -1,5 +1,7 @@
 //! What the tests of the program share.
 
+pub mod bundle;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -8,8 +10,11 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A graph of the bundle here.
-pub const GRAPH: &str = "bundle/graphs/a.onnx";
+/// An operator of the bundle here.
+pub const SECOND: &str = "a";
+/// A graph of it.
+#[allow(dead_code)]
+pub const GRAPH: &str = "bundle/graphs/e01.a.inference.onnx";
 
 /// What a program printed and how it ended.
 #[derive(Debug)]
@@ -61,10 +66,7 @@ pub fn glibc() -> String {
 /// A directory with a bundle.
 pub fn place() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    fs::create_dir_all(dir.path().join("bundle/graphs")).unwrap();
-    for file in ["bundle/manifest.postcard", GRAPH] {
-        fs::write(dir.path().join(file), "a graph").unwrap();
-    }
+    bundle::build(0, SECOND, &dir.path().join("bundle"));
     dir
 }
 

@@ -2,7 +2,9 @@
 
 use std::{
     env,
-    path::{Path, PathBuf},
+    ffi::OsString,
+    fs,
+    path::{self, Path, PathBuf},
     process::Command,
 };
 
@@ -11,8 +13,9 @@ use nasbn_tests::footprint::{BOARD, DIRECTORY, Footprint, PROFILE};
 
 /// What gets the parts of a cross build.
 const SET_UP: &str = "targets/jetson/setup.sh";
-/// Flags of the user's own machine, which are none of the board's.
-const OTHERS_FLAGS: [&str; 3] = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"];
+/// The compiler's flags, with [`BETWEEN`] between them: cargo then takes none of the user's own machine.
+const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
+const BETWEEN: &str = "\x1f";
 /// Leaves out what a program that aborts at a panic does not need, a sixth of it: tables to unwind the stack by. Compilers are
 /// told to make none (`-Cforce-unwind-tables=no`), and make them all the same where the standard library has debug information.
 const LINKER_SCRIPT: &str = "targets/jetson/no-unwinding.ld";
@@ -33,10 +36,8 @@ pub fn run(root: &Path, target_dir: &Path, mut cargo: Command) -> Result<()> {
         bail!("there is no linker for {BOARD} in .cross/\nhint: run `{SET_UP}` once (`--help` says what it does)");
     }
     let directory = target_dir.join(DIRECTORY);
-    for flags in OTHERS_FLAGS {
-        cargo.env_remove(flags);
-    }
-    cargo.env("RUSTC", &compiler);
+    super::run(super::cargo().env("RUSTC", &compiler).args(["fetch", "--quiet", "--target", BOARD]))?;
+    cargo.env("RUSTC", &compiler).env(FLAGS, flags(&places(root, &directory, &compiler)?));
     cargo.args(["rustc", "--profile", PROFILE, "--target", BOARD, "--target-dir"]).arg(&directory);
     cargo.args(["--package", "nasbn-runtime", "--bin", "nasbn", "--no-default-features"]);
     // The level of the last crate is that of the passes over the whole program: below 3 the kernels' loops stay scalar.
@@ -74,6 +75,41 @@ fn has_std(compiler: &Path) -> Result<bool> {
     let Ok(entries) = directory.read_dir() else { return Ok(false) };
     Ok(output.status.success()
         && entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-")))
+}
+
+/// Places of this machine whose files panics would name, and what they are called in the program instead. Of two that hold a
+/// file the latter counts.
+fn places(root: &Path, directory: &Path, compiler: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let says = |arguments: &[&str]| -> Result<String> {
+        let output = Command::new(compiler).args(arguments).output();
+        let output = output.with_context(|| format!("{}", compiler.display()))?;
+        ensure!(output.status.success(), "{} {} ended with {}", compiler.display(), arguments.join(" "), output.status);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let home = path::absolute(home.context("cargo has no home: set CARGO_HOME")?)?;
+    // A directory a registry, which the name of its host begins.
+    let registries = fs::read_dir(home.join("registry/src")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut places = vec![(root.to_owned(), "/nasbn".to_owned()), (path::absolute(directory)?, "/target".to_owned())];
+    places.push((home.clone(), "/cargo".to_owned()));
+    places.extend(registries.map(|registry| (registry, "/cargo/registry".to_owned())));
+    // What the standard library's own files are called where its source is not there.
+    let (version, sysroot) = (says(&["--version", "--verbose"])?, says(&["--print", "sysroot"])?);
+    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or("unknown");
+    places.push((Path::new(sysroot.trim()).join("lib/rustlib/src/rust"), format!("/rustc/{commit}")));
+    Ok(places)
+}
+
+/// Flags that call places as told.
+fn flags(places: &[(PathBuf, String)]) -> OsString {
+    let mut flags = OsString::new();
+    for (place, called) in places {
+        flags.push(if flags.is_empty() { "" } else { BETWEEN });
+        flags.push("--remap-path-prefix=");
+        flags.push(place);
+        flags.push(format!("={called}"));
+    }
+    flags
 }
 
 /// The linker that `targets/jetson/cc-aarch64` will take.

@@ -20,7 +20,8 @@ fn library(manager: Manager, archive: &str) -> Library {
         package: Package { manager, name: "thing".into(), version: "1.2.3".into(), platform },
         archive: file(archive),
         member: file("lib/libonnxruntime.so"),
-        notices: None,
+        notices: file("notices.txt"),
+        notices_in: None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    super::{Manager, Package},
+    super::{Manager, Package, catalog::Holder},
     *,
 };
 use crate::elf::GlibcVersion;
@@ -30,7 +30,8 @@ fn library() -> Library {
         package: Package { manager: Manager::Pip, name: "thing".into(), version: "1.0.0".into(), platform: None },
         archive: pinned_file("thing.whl", b"archive"),
         member: pinned_file("lib/libonnxruntime.so", CONTENTS),
-        notices: Some(pinned_file("lib/notices.txt", NOTICES)),
+        notices: pinned_file("lib/notices.txt", NOTICES),
+        notices_in: None,
     }
 }
 
@@ -60,9 +61,9 @@ impl Fetcher for Fake {
         Ok(path)
     }
 
-    fn extract(&self, _: &Path, library: &Library, member: &PinnedFile, to: &Path) -> Result<(), ProvisionError> {
+    fn extract(&self, _: &Path, _: &Library, member: &PinnedFile, to: &Path) -> Result<(), ProvisionError> {
         self.extracted.fetch_add(1, Ordering::Relaxed);
-        let bytes = if *member == library.member { self.library } else { NOTICES };
+        let bytes = if member.name.ends_with(".so") { self.library } else { NOTICES };
         fs::write(to, bytes).map_err(io_error(to))
     }
 }
@@ -170,7 +171,17 @@ fn notices_are_put_beside_the_library_and_are_no_part_of_it() {
     assert!(!provision(&library(), dir.path(), &fake).unwrap().fetched);
     assert!(provision_with_notices(&library(), dir.path(), &fake).unwrap().fetched);
     assert_eq!((fs::read(notices(&done)).unwrap(), fake.counts()), (NOTICES.to_vec(), (2, 4)));
-    let none = Library { notices: None, version: "2.0.0".into(), ..library() };
-    let done = provision_with_notices(&none, dir.path(), &fake).unwrap();
+    // Another package may hold them, which is fetched for whoever passes the library on, and alone if that is there.
+    let package = Package { name: "other".into(), ..library().package };
+    let holder = Holder { package, archive: library().archive };
+    let two = Library { notices_in: Some(holder), version: "2.0.0".into(), ..library() };
+    let done = provision(&two, dir.path(), &fake).unwrap();
     assert!(done.path.is_file() && !notices(&done).exists());
+    assert_eq!(fake.counts(), (3, 5));
+    assert!(provision_with_notices(&two, dir.path(), &fake).unwrap().fetched);
+    assert_eq!((fs::read(notices(&done)).unwrap(), fake.counts()), (NOTICES.to_vec(), (4, 6)));
+    let three = Library { version: "3.0.0".into(), ..two };
+    let done = provision_with_notices(&three, dir.path(), &fake).unwrap();
+    assert!(done.path.is_file() && notices(&done).is_file());
+    assert_eq!(fake.counts(), (6, 8));
 }

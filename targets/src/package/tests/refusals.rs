@@ -61,6 +61,7 @@ fn a_library_for_a_newer_glibc_is_not_even_fetched() {
     place.glibc = GlibcVersion::new(2, 98);
     let error = place.make(|r| r.onnxruntime = Some("1.99.0".into())).unwrap_err();
     assert!(error.to_string().starts_with("ONNX Runtime 1.99.0 needs glibc 2.98"), "{error}");
+    assert!(error.hint().contains("--ort-version") && !error.hint().contains("cargo jetson"), "{}", error.hint());
     assert_eq!(error.exit_status(), 2);
     let error = place.make(|_| {}).unwrap_err();
     assert!(matches!(&error, PackageError::Library(ProvisionError::NotPinned { .. })), "{error}");
@@ -68,21 +69,40 @@ fn a_library_for_a_newer_glibc_is_not_even_fetched() {
 }
 
 #[test]
-fn a_bundle_with_links_or_without_a_manifest_is_refused() {
+fn a_bundle_that_is_none_damaged_or_not_whole_is_refused() {
     let place = Place::new();
+    let refused = |bundle: &str, words: &str| {
+        let error = place.make(|r| r.bundle = place.path(bundle)).unwrap_err();
+        assert!(matches!(&error, PackageError::Bundle(_)) && error.to_string().contains(words), "{error}");
+        assert!(error.exit_status() == 2 && !error.hint().is_empty());
+        assert!(place.left().is_empty());
+    };
     for name in ["pages", "none"] {
-        let error = place.make(|r| r.bundle = place.path(name)).unwrap_err();
-        assert!(matches!(&error, PackageError::NotABundle { .. }) && error.hint().contains("nasbn-export"), "{error}");
+        refused(name, "is not a nasbn bundle");
     }
-    let link = place.path("bundle/graphs/b.onnx");
-    std::os::unix::fs::symlink(place.path("pages/nasbn.1"), &link).unwrap();
-    let error = place.make(|_| {}).unwrap_err();
-    assert!(error.to_string().contains("b.onnx is a link"), "{error}");
-    fs::remove_file(&link).unwrap();
-    fs::write(place.path("bundle/graphs/a\nb.onnx"), "").unwrap();
-    let error = place.make(|_| {}).unwrap_err();
-    assert!(matches!(&error, PackageError::Name { .. }), "{error}");
-    assert!(place.left().is_empty());
+    let link = |path: &Path| std::os::unix::fs::symlink(place.path("pages/nasbn.1"), path).unwrap();
+    type Damage<'a> = &'a dyn Fn(&Path, &[u8]);
+    let longer: Damage<'_> = &|path, bytes| fs::write(path, [bytes, b"x"].concat()).unwrap();
+    let changed: Damage<'_> = &|path, bytes| fs::write(path, [&bytes[..bytes.len() - 1], b"x"].concat()).unwrap();
+    let away: Damage<'_> = &|_, _| {};
+    let linked: Damage<'_> = &|path, _| link(path);
+    let other: Damage<'_> = &|path, _| fs::write(path, "hi").unwrap();
+    for (name, damage, words) in [
+        (GRAPH, longer, "bytes, the manifest says"),
+        (GRAPH, changed, "was altered"),
+        ("bundle/graphs/weights.safetensors", away, "weights.safetensors is missing"),
+        ("bundle/initial.safetensors", linked, "is a symbolic link"),
+        ("bundle/manifest.postcard", other, "manifest.postcard: "),
+    ] {
+        let path = place.path(name);
+        let whole = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        damage(&path, &whole);
+        refused("bundle", words);
+        let _ = fs::remove_file(&path);
+        fs::write(&path, whole).unwrap();
+    }
+    place.make(|_| {}).unwrap();
 }
 
 #[test]
