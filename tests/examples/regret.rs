@@ -19,7 +19,7 @@ use nasbn_models::{
 use nasbn_runtime::{
     search::{
         archive::Assessed,
-        finalists::{self, Budget, Dear, Finalist, Found, Plan},
+        finalists::{self, Budget, Dear, Finalist, Found, Margins, Plan},
         pareto::{Point, hypervolume},
     },
     table::Table,
@@ -170,20 +170,21 @@ impl Known {
             seed,
         };
         let costs = CostTable::new(&self.supernet);
-        let cheap = |path: &Path| {
+        let cheap = |path: &Path, margins: &Margins| {
             let Some(&[_, _, predicted]) = self.networks.get(path) else {
                 return Ok(Assessed { score: f64::NAN, cost: f64::INFINITY, excess: f64::INFINITY });
             };
             let macs = costs.cost(path).macs as f64;
             let cost = if by_macs { self.line.0 + self.line.1 * macs } else { predicted };
             let score = composite.get(path).copied().unwrap_or(f64::NAN);
-            Ok::<_, Infallible>(Assessed { score, cost, excess: (cost / budget - 1.0).max(0.0) })
+            Ok::<_, Infallible>(Assessed { score, cost, excess: (margins.latency * cost / budget - 1.0).max(0.0) })
         };
         let dear = |paths: &[Path]| {
             let one = |path: &Path| Dear {
                 score: composite.get(path).copied().unwrap_or(f64::NAN),
                 latency_ms: self.networks.get(path).map_or(f64::NAN, |n| n[1]),
                 energy_mj: None,
+                predicted_mj: None,
             };
             Ok(paths.iter().map(one).collect())
         };

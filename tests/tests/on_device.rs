@@ -49,12 +49,13 @@ const SHORT: [&str; 8] =
 
 fn arguments(out: &Path, more: &[&str]) -> Vec<String> {
     let (bundle, table) = (place().join("bundle"), place().join("here.latency"));
-    let common = ["search", "--bundle", text(&bundle), "--data", "digits", "--out", text(out)];
+    let common = ["search", "--bundle", text(&bundle), "--out", text(out)];
+    let data: &[&str] = if more.contains(&"--data") { &[] } else { &["--data", "digits"] };
     let given: &[&str] = if more.contains(&"--latency") { &[] } else { &["--latency", text(&table)] };
     let threads: &[&str] = if more.contains(&"--threads") { &[] } else { &["--threads", "1"] };
     let limit = budget();
     let limit: &[&str] = if more.iter().any(|m| m.starts_with("--budget")) { &[] } else { &["--budget", &limit] };
-    [&common[..], &SHORT, given, threads, limit, more].concat().into_iter().map(str::to_owned).collect()
+    [&common[..], &SHORT, data, given, threads, limit, more].concat().into_iter().map(str::to_owned).collect()
 }
 
 fn search(out: &Path, more: &[&str]) -> Ran {
@@ -163,6 +164,9 @@ fn limits_and_lists_are_kept() {
     let more = ["--objective", "relu-units", "--paths", text(&list), "--budget", "1s", "--quiet"];
     search(&out, &more).ok();
     let found = result(&out);
+    assert_eq!(found["method"], "list");
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("looked at every network of the given list, and at no other"), "{page}");
     // Of these, 11111111 has the most ReLU units.
     assert_eq!(found["winner"]["path"], "11111111");
     let macs = found["winner"]["macs"].as_u64().unwrap() - 1;
@@ -212,9 +216,16 @@ fn budgets_must_be_times() {
     }
     assert!(!out.exists());
     let dry = json(&search(&out, &["--dry-run", "--json"]).ok().stdout);
-    assert_eq!((dry["reference_paths"].as_u64(), dry["measured"].as_u64()), (Some(24), Some(8)));
+    let reference = (dry["reference_paths"].as_u64(), dry["reference_draws"].as_u64());
+    assert_eq!((reference, dry["measured"].as_u64()), ((Some(8), Some(3)), Some(8)));
     assert_eq!(dry["looked_at_at_most"], 3969.0);
-    assert!(search(&out, &["--dry-run"]).ok().stdout.contains("finalists"));
+    let said = search(&out, &["--dry-run"]).ok().stdout;
+    for words in
+        ["on 8 reference paths in 3 draws", "4 finalists", "80 ms of latency at least", "up to 32 networks in all"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    search(&out, &["--dry-run", "--data", "images:/nowhere"]).fails(2, "/nowhere");
     assert!(dry["gap_ms"].is_null() && dry["fastest_predicted_ms"].as_f64().unwrap() > 0.0);
     assert!(!out.exists(), "a dry run writes nothing");
 }

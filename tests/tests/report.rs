@@ -12,7 +12,10 @@ use std::{fs, path::Path, process::Command};
 
 use browser::Look;
 use markup::{Element, elements, text_of};
-use nasbn_runtime::{report::SearchReport, search::FoundBy};
+use nasbn_runtime::{
+    report::SearchReport,
+    search::{FoundBy, Method},
+};
 use serde_json::Value;
 
 /// Looks that the page is meant for: a desktop and a telephone, light and dark.
@@ -195,6 +198,62 @@ fn a_winner_that_random_search_met_is_owned_up_to() {
     assert!(!main(&report).contains("does not keep the budget"));
     report.winner.within_budget = false;
     assert!(main(&report).contains("The winner does not keep the budget as measured."));
+}
+
+/// The text of the page.
+fn main_of(report: &SearchReport) -> String {
+    let elements = elements(&report.html()).unwrap();
+    elements.into_iter().find(|element| element.name == "main").unwrap().text
+}
+
+#[test]
+fn an_energy_limit_is_one_on_what_is_measured() {
+    let mut report = sample::report();
+    assert!(report.limits.energy_mj.is_some());
+    let text = main_of(&report);
+    assert!(text.contains("The energy limit is kept as measured at the board's power rails"), "{text}");
+    assert!(text.contains("50.00 mJ, as measured") && !text.contains("mJ, as predicted"), "{text}");
+    assert!(!text.contains("over the energy budget"), "{text}");
+    // A network that would be the best, had it kept the energy budget.
+    report.finalists[1].latency.median_ms = 1.0;
+    report.finalists[1].score = 1e6;
+    (report.finalists[1].within_budget, report.finalists[1].energy_mj) = (false, Some(99.0));
+    let over = report.html();
+    assert!(
+        main_of(&report).contains("of these, over the energy budget (1)")
+            && over.contains("over the energy budget: finalist")
+    );
+    report.finalists.remove(1);
+    let chart = |page: &str| page.split("<figure>").nth(1).unwrap().to_owned();
+    let steps =
+        |page: &str| chart(page).split("<polyline").nth(2).unwrap().split("/>").next().unwrap().matches(' ').count();
+    assert_eq!(steps(&over), steps(&report.html()), "nothing goes through what is no choice");
+}
+
+#[test]
+fn a_list_and_predictions_that_are_far_off_are_told() {
+    let mut report = sample::report();
+    assert!(!main_of(&report).contains("far off"));
+    (report.method, report.margins.latency) = (Method::List, 0.3);
+    let text = main_of(&report);
+    assert!(text.contains("The first step looked at every network of the given list, and at no other."), "{text}");
+    assert!(text.contains("latency is predicted too high: finalists took 0.300 times as much"), "{text}");
+}
+
+#[test]
+fn a_count_has_no_decimals_and_a_block_that_computes_a_colour() {
+    let mut report = sample::report();
+    report.winner.score = 33_280.0;
+    let page = report.html();
+    assert!(page.contains("value=\"33280.0\">33280</data>") && !page.contains("33280.0000"), "{page}");
+    // An identity that is chosen and computes, as where it changes the size.
+    let chosen = report.blocks.iter().position(|block| block.layer.is_some()).unwrap();
+    (report.blocks[chosen].operator, report.blocks[chosen].macs) = ("identity".to_owned(), 1_000_000);
+    let page = report.html();
+    let row = page.split("id=\"winner\"").nth(1).unwrap();
+    let block = row.split("<g>").nth(1 + chosen).unwrap();
+    assert!(block.contains(": identity, to ") && !block.contains("fill=\"#8b949e\""), "{block}");
+    assert!(row.split("<g>").nth(1).unwrap().contains("fill=\"#8b949e\""), "the stem is the same in all");
 }
 
 /// The page with a script that asks the browser how it laid it out, and no rule against scripts.

@@ -10,12 +10,12 @@ use crate::{
     indicators::catalogue::Direction,
     latency::{Conditions, IMPORTED, LatencyTable, PredictionError, Statistic, Timing},
     provider::Placement,
-    search::{FoundBy, Method},
+    search::{FoundBy, Method, finalists::Margins},
     validation::Validation,
 };
 
 /// Version of the layout of `result.json`.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// `result.json` of a search with a latency table.
 #[derive(Clone, Debug, Serialize)]
@@ -46,6 +46,8 @@ pub struct SearchReport {
     pub looked_at: usize,
     /// Different networks whose objective and latency were measured, random search's among them.
     pub measured: usize,
+    /// How many times as much as predicted the finalists took, as medians; limits on the others were corrected by it.
+    pub margins: Margins,
     /// Under what conditions they were measured.
     pub conditions: Conditions,
     /// Rounds of measuring that were thrown away because the device throttled.
@@ -60,7 +62,8 @@ pub struct SearchReport {
     pub finalists: Vec<MeasuredNetwork>,
     /// Networks that random search proposed and that were measured.
     pub random: Vec<MeasuredNetwork>,
-    /// Front of the first step, by fitted score and predicted latency, the fastest first.
+    /// Front of the first step within the widest limits that it looked at, by fitted score and predicted latency, the
+    /// fastest first.
     pub front: Vec<PointOfFront>,
     /// How often an operator stands in a layer of the front's networks.
     pub operators: Vec<LayerShares>,
@@ -90,7 +93,7 @@ pub struct PartOfScore {
 pub struct BudgetLimits {
     /// Most latency of one run, milliseconds, median as measured.
     pub latency_ms: f64,
-    /// Most energy of one run, millijoules, as predicted.
+    /// Most energy of one run, millijoules, as measured.
     pub energy_mj: Option<f64>,
     /// Most multiply-accumulates for one image.
     pub macs: Option<u64>,
@@ -107,7 +110,8 @@ pub struct MeasuredNetwork {
     pub path: String,
     /// Which search proposed it.
     pub found_by: FoundBy,
-    /// Whether it keeps the limits on latency and energy as measured.
+    /// Whether it keeps the limits on latency and energy as measured: where there is one on the energy and that was not
+    /// measured, it does not.
     pub within_budget: bool,
     /// The objective's own value: of a loss, the loss. Which is better, [`SearchReport::direction`] says.
     pub score: f64,
@@ -246,6 +250,22 @@ pub fn shares(supernet: &Supernet, paths: &[Path], winner: &Path) -> Vec<LayerSh
 }
 
 impl SearchReport {
+    /// How far off predictions were, in words; none where that is not worth any.
+    pub fn far_off(&self) -> Option<String> {
+        /// Networks that take no more than so many times as much are not worth a word.
+        const FAR: f64 = 1.1;
+        let word = |what: &str, margin: f64| {
+            let high = if margin < 1.0 { "high" } else { "low" };
+            let far = !(1.0..=FAR).contains(&margin);
+            far.then(|| {
+                format!("{what} is predicted too {high}: finalists took {margin:.3} times as much, as a median")
+            })
+        };
+        let words = [word("latency", self.margins.latency), word("energy", self.margins.energy)];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+
     /// `pareto.csv`: every network that was measured, the search's first.
     ///
     /// # Errors

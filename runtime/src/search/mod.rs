@@ -64,6 +64,8 @@ pub struct Candidate {
 pub enum Method {
     /// Every network within the limits was evaluated.
     Exhaustive,
+    /// Every network of a given list that is within the limits was.
+    List,
     /// Evolution over canonical paths.
     Evolution,
 }
@@ -72,7 +74,7 @@ pub enum Method {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FoundBy {
-    /// The look at every network.
+    /// The look at every network, of the space or of a list.
     Exhaustive,
     /// Evolution.
     Evolution,

@@ -292,6 +292,7 @@ fn write(
 fn print(report: &Report) -> Result<(), Failure> {
     let method = match report.method {
         Method::Exhaustive => "every network within the limits",
+        Method::List => "every network of the list within the limits",
         Method::Evolution => "evolution",
     };
     output::line(format!("searched      {} networks ({method})", report.evaluations))?;

@@ -13,7 +13,11 @@ use sha2::{Digest, Sha256};
 
 use super::{Objective, ReportImages, SearchArgs, described, planned, record, reference};
 use crate::{
-    board::Board,
+    board::{
+        Board,
+        energy::{EnergyMeter, INTERVAL},
+        power::Rails,
+    },
     cli::{Exit, Failure, fingerprint, latency, output, outputs, reference::Watched, setup},
     indicators::catalogue::Measurement,
     journal,
@@ -63,12 +67,12 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     };
     let costs = CostTable::new(&supernet);
     let demands = Demands { limits: &limits, costs: &costs, table: &table };
+    let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
+    let data = setup::dataset_within(&args.data.data, &args.data.reading, &supernet, args.memory_budget)?;
     if args.dry_run {
         let (supernet, among) = (&supernet, among.as_deref());
         return dry::Dry { args, objective, plan: &plan, demands, supernet, among }.say();
     }
-    let parameters = setup::parameters(&session, args.checkpoint.as_deref())?;
-    let data = setup::dataset_within(&args.data.data, &args.data.reading, &supernet, args.memory_budget)?;
     let (choose, report) = setup::halves(&data, &args.validation, args.seed)?;
     let scoring = args.scoring(objective);
     let (mc_images, recalibrate) = (args.mc.mc_images, args.validation.recalibrate);
@@ -151,9 +155,12 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
         &supernet,
         &plan,
         among.as_deref(),
-        |path| candidates.borrow_mut().cheap(path),
-        |path| demands.of(path).iter().filter(|demand| !demand.is_latency).all(|demand| demand.excess() == 0.0),
-        |paths: &[Path]| candidates.borrow_mut().dear(paths),
+        |path, margins| candidates.borrow_mut().cheap(path, margins),
+        |path| demands.keeps_known(path),
+        |paths: &[Path]| {
+            bar.finish_and_clear();
+            candidates.borrow_mut().dear(paths)
+        },
         |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
@@ -215,10 +222,28 @@ fn check(
             output::words(format_args!("warning: {}", failure.message()));
         }
     }
-    if args.energy_budget.is_some() && table.energy.is_none() {
-        return Err(Failure::usage(format!("{} has no energies, so --energy-budget cannot be kept", file.display()))
+    if args.energy_budget.is_some() {
+        if table.energy.is_none() {
+            return Err(Failure::usage(format!(
+                "{} has no energies, so --energy-budget cannot be kept",
+                file.display()
+            ))
             .hint("measure the table on a board whose power rails can be read (see `nasbn doctor`)"));
+        }
+        check_rails(&args.root)?;
     }
     outputs::directory(&args.out)?;
     Ok(now)
+}
+
+/// That energy can be measured here, so that a limit on it can be kept.
+fn check_rails(root: &FsPath) -> Result<(), Failure> {
+    let why = match Rails::find(root).map(|rails| EnergyMeter::new(rails, INTERVAL)) {
+        Some(Ok(_)) => return Ok(()),
+        Some(Err(error)) => error.to_string(),
+        None => format!("no power rails are found below {}", root.display()),
+    };
+    Err(Failure::usage(format!("--energy-budget cannot be kept here: {why}"))
+        .with_exit(Exit::Device)
+        .hint("search without --energy-budget, or on a board whose power rails can be read (see `nasbn doctor`)"))
 }

@@ -1,6 +1,6 @@
 //! Score over latency, and latency as predicted over latency as measured.
 
-use super::figure::{count, figure, legend, number, percent};
+use super::figure::{count, figure, legend, number, percent, score_decimals};
 use crate::{
     indicators::catalogue::Direction,
     latency::PredictionError,
@@ -26,7 +26,7 @@ fn spot((x, y): (f64, f64), what: &str, network: &MeasuredNetwork) -> Spot {
         network.path,
         number(network.latency.median_ms, 3),
         number(network.predicted_ms, 3),
-        number(network.score, 4)
+        number(network.score, score_decimals(network.score))
     );
     Spot { x, y, says }
 }
@@ -41,19 +41,24 @@ fn series(mark: Mark, tone: Tone, spots: Vec<Spot>) -> Marked {
 
 fn front(report: &SearchReport) -> String {
     let place = |network: &MeasuredNetwork| (network.latency.median_ms, network.score);
-    let of = |networks: &[MeasuredNetwork], what: &str| -> Vec<Spot> {
-        networks.iter().map(|network| spot(place(network), what, network)).collect()
+    let of = |networks: &[MeasuredNetwork], what: &str, over: bool| -> Vec<Spot> {
+        let drawn = networks.iter().filter(|network| is_over_energy(report, network) == over);
+        drawn.map(|network| spot(place(network), what, network)).collect()
     };
+    let mut over = of(&report.finalists, "over the energy budget: finalist", true);
+    over.extend(of(&report.random, "over the energy budget: random search", true));
     let fitted = report.front.iter().map(|p| bare((p.predicted_ms, p.fitted_score))).collect();
     let mut winner = series(Mark::Star, Tone::Ink, vec![spot(place(&report.winner), "winner", &report.winner)]);
     winner.word = "winner".to_owned();
     let all = [
         series(Mark::Dashes, Tone::Faint, fitted),
         series(Mark::Steps, Tone::Faint, best(report).into_iter().map(bare).collect()),
-        series(Mark::Diamond, Tone::Orange, of(&report.random, "random search")),
-        series(Mark::Disc, Tone::Blue, of(&report.finalists, "finalist")),
+        series(Mark::Disc, Tone::Faint, over),
+        series(Mark::Diamond, Tone::Orange, of(&report.random, "random search", false)),
+        series(Mark::Disc, Tone::Blue, of(&report.finalists, "finalist", false)),
         winner,
     ];
+    let over = all[2].spots.len();
     let labels = Labels {
         title: "Score over measured latency".to_owned(),
         x: "latency, ms (marks: measured, dashes: predicted)".to_owned(),
@@ -65,13 +70,16 @@ fn front(report: &SearchReport) -> String {
         // As it was given: a budget of microseconds has more decimals than the axis.
         label: format!("budget {} ms", report.limits.latency_ms),
     };
-    let keys = [
+    let mut keys = vec![
         (key(Mark::Star, Tone::Ink), "winner, measured".to_owned()),
         (key(Mark::Disc, Tone::Blue), format!("finalists, measured ({})", report.finalists.len())),
         (key(Mark::Diamond, Tone::Orange), format!("random search, measured ({})", report.random.len())),
         (key(Mark::Steps, Tone::Faint), "best as measured".to_owned()),
         (key(Mark::Dashes, Tone::Faint), "not measured: front by fitted score and predicted latency".to_owned()),
     ];
+    if over > 0 {
+        keys.push((key(Mark::Disc, Tone::Faint), format!("of these, over the energy budget ({over})")));
+    }
     let words = format!(
         "{} networks were looked at, {} measured end to end on the device. Further {} and to the left is better. Marks and the \
          steps are networks with their {} score and measured latency; the dashed line is what the tables promised before \
@@ -90,9 +98,15 @@ fn measured_or_computed(report: &SearchReport) -> &'static str {
     if report.decided_by_measurement { "measured" } else { "computed" }
 }
 
-/// Measured networks that no other beats in both, the fastest first: latency and score.
+/// Whether a network keeps the latency budget and is over that on the energy, which no axis shows.
+fn is_over_energy(report: &SearchReport, network: &MeasuredNetwork) -> bool {
+    !network.within_budget && network.latency.median_ms <= report.limits.latency_ms
+}
+
+/// Measured networks that no other beats in both, the fastest first: latency and score. Those over the energy budget aside.
 fn best(report: &SearchReport) -> Vec<(f64, f64)> {
-    let all = report.finalists.iter().chain(&report.random).map(|n| (n.latency.median_ms, n.score));
+    let all = report.finalists.iter().chain(&report.random).filter(|network| !is_over_energy(report, network));
+    let all = all.map(|n| (n.latency.median_ms, n.score));
     let mut all: Vec<_> = all.filter(|(ms, score)| ms.is_finite() && score.is_finite()).collect();
     let by_score = |a: f64, b: f64| report.direction.score(b).total_cmp(&report.direction.score(a));
     all.sort_by(|a, b| a.0.total_cmp(&b.0).then(by_score(a.1, b.1)));

@@ -7,6 +7,20 @@ pub fn figure(key: &str, value: f64, decimals: usize) -> String {
     scaled(key, value, 1.0, decimals)
 }
 
+/// A score: one that is a count has no decimals, a large one needs few.
+pub fn score(key: &str, value: f64) -> String {
+    figure(key, value, score_decimals(value))
+}
+
+/// Decimals of a score.
+pub fn score_decimals(value: f64) -> usize {
+    match value.abs() {
+        size if size >= 10.0 && size.fract() == 0.0 => 0,
+        size if size >= 1000.0 => 1,
+        _ => 4,
+    }
+}
+
 /// A share as percent.
 pub fn percent(key: &str, value: f64, decimals: usize) -> String {
     format!("{}{}", scaled(key, value, 100.0, decimals), if value.is_finite() { " %" } else { "" })

@@ -1,6 +1,6 @@
 //! The top of the page: what was found, where, and how good it is.
 
-use super::figure::{code, figure, found_by, millions, percent};
+use super::figure::{code, figure, found_by, millions, percent, score};
 use crate::{indicators::catalogue::Direction, plot::escape, report::SearchReport, search::FoundBy};
 
 pub fn header(report: &SearchReport) -> String {
@@ -44,11 +44,11 @@ fn tiles(report: &SearchReport) -> String {
     );
     let beside = report.random_search.as_ref().map_or_else(
         || "; random search kept the budget with none".to_owned(),
-        |random| format!("; random search {}", figure("random_search.score", random.score, 4)),
+        |random| format!("; random search {}", score("random_search.score", random.score)),
     );
     tiles += &tile(
         "Score",
-        &figure("winner.score", winner.score, 4),
+        &score("winner.score", winner.score),
         &format!("{}, {} is better{beside}", escape(&report.objective), better(report.direction)),
     );
     if let Some(validation) = winner.validation {

@@ -1,7 +1,7 @@
 //! Every network that was measured, as a table.
 
 use super::{
-    figure::{code, count, figure, found_by, scaled, table},
+    figure::{code, count, figure, found_by, scaled, score, table},
     section as framed,
 };
 use crate::report::{MeasuredNetwork, SearchReport};
@@ -59,8 +59,8 @@ fn row(report: &SearchReport, key: &str, network: &MeasuredNetwork, energy: bool
          <td>{}</td><td>{}</td><td>{}</td><td>{}</td>{energy}</tr>\n",
         code(&network.path),
         found_by(network.found_by),
-        figure(&at("score"), network.score, 4),
-        figure(&at("fitted_score"), network.fitted_score, 4),
+        score(&at("score"), network.score),
+        score(&at("fitted_score"), network.fitted_score),
         figure(&at("latency.median_ms"), network.latency.median_ms, 3),
         figure(&at("latency.p95_ms"), network.latency.p95_ms, 3),
         figure(&at("predicted_ms"), network.predicted_ms, 3),

@@ -22,11 +22,10 @@ pub fn limits(report: &SearchReport) -> String {
         ),
         (
             "energy",
-            limits.energy_mj.map_or_else(none, |mj| format!("{} mJ, as predicted", figure("limits.energy_mj", mj, 2))),
-            winner.energy_mj.map_or_else(
-                || "not measured".to_owned(),
-                |mj| format!("{} mJ, as measured", figure("winner.energy_mj", mj, 2)),
-            ),
+            limits.energy_mj.map_or_else(none, |mj| format!("{} mJ, as measured", figure("limits.energy_mj", mj, 2))),
+            winner
+                .energy_mj
+                .map_or_else(|| "not measured".to_owned(), |mj| format!("{} mJ", figure("winner.energy_mj", mj, 2))),
         ),
         (
             "multiply-accumulates",
@@ -154,14 +153,17 @@ pub fn notes(report: &SearchReport) -> String {
     notes.push(
         match report.method {
             Method::Exhaustive => "The first step looked at every network within the limits.",
+            Method::List => "The first step looked at every network of the given list, and at no other.",
             Method::Evolution => {
                 "The first step was evolution over canonical paths (NSGA-II): networks that it did not look at may be better."
             }
         }
         .to_owned(),
     );
+    notes.extend(report.far_off().map(|words| format!("Predictions were far off: {words}.")));
     if report.limits.energy_mj.is_some() {
-        notes.push("The energy limit was kept as predicted by the table, not as measured.".to_owned());
+        let energy = "The energy limit is kept as measured at the board's power rails; as predicted by the table it only filters.";
+        notes.push(energy.to_owned());
     }
     notes.push(
         "Latency is the median of many runs of the exported network; a score or latency that differs by less than its noise \

@@ -23,10 +23,9 @@ fn names(report: &SearchReport) -> Vec<&str> {
     names
 }
 
-/// The operator's colour: operators that compute nothing need none.
+/// The operator's colour: that of a fixed one where no layer names it.
 fn colour(report: &SearchReport, operator: &str) -> &'static str {
-    let named = names(report).into_iter().filter(|name| !does_nothing(name));
-    named.into_iter().position(|name| name == operator).map_or(FIXED, distinct_colour)
+    names(report).into_iter().position(|name| name == operator).map_or(FIXED, distinct_colour)
 }
 
 fn does_nothing(operator: &str) -> bool {

@@ -14,7 +14,7 @@ use crate::{
     composite::{self, Composite, CompositeError, ReferenceOptions},
     data::Dataset,
     engine::Opener,
-    indicators::catalogue::{self, Indicator},
+    indicators::catalogue::{self, Indicator, Measurement},
     latency::{
         LatencyTable, Rules, Timing,
         bench::{Bench, energy_of, network_name},
@@ -23,10 +23,14 @@ use crate::{
     network::Network,
     parameters::{BnParameters, Layout},
     score::Scorer,
-    search::{archive::Assessed, finalists::Dear, record::Record},
+    search::{
+        archive::Assessed,
+        finalists::{Dear, Margins},
+        record::Record,
+    },
 };
 
-use super::demands::{Demand, Demands};
+use super::demands::Demands;
 
 /// Where scores come from.
 pub enum Source<'a> {
@@ -63,34 +67,37 @@ pub struct Candidates<'a> {
 }
 
 impl Candidates<'_> {
-    /// Score, predicted latency and excess over all limits; what is over them is not scored if that is dear.
-    pub fn cheap(&mut self, path: &Path) -> Result<Assessed, Failure> {
-        let cost = self.costs.cost(path);
-        let latency = self.table.latency(path);
-        let excess = self.demands.of(path).iter().map(Demand::excess).fold(0.0, f64::max);
-        let score = match &mut self.source {
-            Source::Composite { composite, .. } => composite.score(path),
-            Source::Indicator(scorer) => match catalogue::cost(self.indicator, &cost) {
-                Some(cost) => self.indicator.direction.score(cost),
-                None if excess > 0.0 => f64::NAN,
-                None => {
-                    let (indicator, interrupted) = (self.indicator, self.interrupted);
-                    let planned = &mut self.planned;
-                    self.record.score(self.supernet, path, || {
-                        check_interrupted(interrupted)?;
-                        if let Some(planned) = planned {
-                            planned.look(scorer.network_mut())?;
-                        }
-                        let value = scorer.values(path)?.first().copied().unwrap_or(f64::NAN);
-                        Ok::<_, Failure>(indicator.direction.score(value))
-                    })?
-                }
-            },
-        };
-        Ok(Assessed { score, cost: latency, excess })
+    /// Score, predicted latency and excess over all limits with these margins; what is over them is not scored if that is
+    /// dear.
+    pub fn cheap(&mut self, path: &Path, margins: &Margins) -> Result<Assessed, Failure> {
+        let excess = self.demands.excess(path, margins);
+        let is_read =
+            matches!(self.source, Source::Composite { .. }) || self.indicator.measurement == Measurement::Cost;
+        let score = if excess > 0.0 && !is_read { f64::NAN } else { self.score(path)? };
+        Ok(Assessed { score, cost: self.table.latency(path), excess })
     }
 
-    /// The score that decides, and the latency as measured.
+    /// The score that filters.
+    fn score(&mut self, path: &Path) -> Result<f64, Failure> {
+        let scorer = match &mut self.source {
+            Source::Composite { composite, .. } => return Ok(composite.score(path)),
+            Source::Indicator(scorer) => scorer,
+        };
+        if let Some(cost) = catalogue::cost(self.indicator, &self.costs.cost(path)) {
+            return Ok(self.indicator.direction.score(cost));
+        }
+        let (indicator, interrupted, planned) = (self.indicator, self.interrupted, &mut self.planned);
+        self.record.score(self.supernet, path, || {
+            check_interrupted(interrupted)?;
+            if let Some(planned) = planned {
+                planned.look(scorer.network_mut())?;
+            }
+            let value = scorer.values(path)?.first().copied().unwrap_or(f64::NAN);
+            Ok(indicator.direction.score(value))
+        })
+    }
+
+    /// The score that decides, and the latency and energy as measured.
     pub fn dear(&mut self, paths: &[Path]) -> Result<Vec<Dear>, Failure> {
         let scores = self.scores(paths)?;
         self.planned.as_ref().map_or(Ok(()), Planned::check)?;
@@ -101,13 +108,15 @@ impl Candidates<'_> {
             score,
             latency_ms: latency(path).map_or(f64::NAN, |timing| timing.median_ms),
             energy_mj: energy_of(self.times, self.bundle, path),
+            predicted_mj: self.table.energy(path),
         };
         Ok(paths.iter().zip(scores).map(dear).collect())
     }
 
     fn scores(&mut self, paths: &[Path]) -> Result<Vec<f64>, Failure> {
         if matches!(self.source, Source::Indicator(_)) {
-            return paths.iter().map(|path| Ok(self.cheap(path)?.score)).collect();
+            // Also of what is over a limit as predicted: here it is measured.
+            return paths.iter().map(|path| self.score(path)).collect();
         }
         let Source::Composite { network, composite, initial, data, options } = &mut self.source else {
             return Ok(Vec::new());

@@ -5,7 +5,7 @@ use nasbn_models::{Path, Supernet, canonical::CanonicalTable, cost::CostTable};
 use crate::{
     latency::LatencyTable,
     report::BudgetLimits,
-    search::{ENUMERABLE, enumerate},
+    search::{ENUMERABLE, enumerate, finalists::Margins},
 };
 
 /// Where that is known from.
@@ -35,27 +35,44 @@ pub struct Demand {
     unit: &'static str,
     value: f64,
     limit: Option<f64>,
-    /// Whether it is the latency: the prediction of what is measured in the end.
-    pub is_latency: bool,
+    kind: Kind,
+}
+
+/// What is measured in the end, of which this is the prediction; and what is known as it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Latency,
+    Energy,
+    Known,
 }
 
 impl Demands<'_> {
     /// Everything that is limited, of a canonical path.
     pub fn of(&self, path: &Path) -> [Demand; 5] {
         let (cost, limits) = (self.costs.cost(path), self.limits);
-        let of = |option, unit, value, limit| Demand { option, unit, value, limit, is_latency: false };
+        let of = |option, unit, value, limit| Demand { option, unit, value, limit, kind: Kind::Known };
         let whole =
             |option, unit, value: u64, limit: Option<u64>| of(option, unit, value as f64, limit.map(|l| l as f64));
         let latency = of("--budget", "ms predicted", self.table.latency(path), Some(limits.latency_ms));
         // A table without energies has no limit on them: see what is checked before a search.
         let energy = self.table.energy(path).unwrap_or(0.0);
         [
-            Demand { is_latency: true, ..latency },
-            of("--energy-budget", "mJ predicted", energy, limits.energy_mj),
+            Demand { kind: Kind::Latency, ..latency },
+            Demand { kind: Kind::Energy, ..of("--energy-budget", "mJ predicted", energy, limits.energy_mj) },
             whole("--max-macs", "MACs", cost.macs, limits.macs),
             whole("--max-params", "parameters", cost.params, limits.params),
             whole("--max-memory", "bytes", cost.peak_activation_bytes, limits.memory_bytes),
         ]
+    }
+
+    /// The greatest excess of a canonical path that takes so many times as much latency and energy as predicted.
+    pub fn excess(&self, path: &Path, margins: &Margins) -> f64 {
+        self.of(path).iter().map(|demand| demand.excess(margins)).fold(0.0, f64::max)
+    }
+
+    /// Whether a canonical path keeps all limits on what is not measured in the end.
+    pub fn keeps_known(&self, path: &Path) -> bool {
+        self.of(path).iter().all(|demand| demand.kind != Kind::Known || demand.over().is_none())
     }
 
     /// Whether anything but the latency is limited.
@@ -66,7 +83,7 @@ impl Demands<'_> {
 
     /// What a network, a canonical path, is over, the latency aside: the greatest excess.
     fn excess_besides_latency(&self, path: &Path) -> f64 {
-        self.of(path).iter().filter(|demand| !demand.is_latency).map(Demand::excess).fold(0.0, f64::max)
+        self.excess(path, &Margins { latency: 0.0, ..Margins::NONE })
     }
 
     /// What can be said of the limits of a search among `among` (canonical paths), or among all networks of the space.
@@ -104,7 +121,8 @@ impl Demands<'_> {
             None => Judged::default(),
             Some((0.0, ms, path)) => Judged { fastest: Some((path, ms)), ..Judged::default() },
             Some((_, _, path)) => {
-                let over = self.of(&path).iter().filter(|demand| !demand.is_latency).filter_map(Demand::over).collect();
+                let besides = |demand: &&Demand| demand.kind != Kind::Latency;
+                let over = self.of(&path).iter().filter(besides).filter_map(Demand::over).collect();
                 Judged { nearest: Some((path, over)), ..Judged::default() }
             }
         }
@@ -112,16 +130,30 @@ impl Demands<'_> {
 }
 
 impl Demand {
-    /// By how much it is over its limit, as a share of that; 0 within it.
-    pub fn excess(&self) -> f64 {
-        self.limit.map_or(0.0, |limit| ((self.value - limit) / limit).max(0.0))
+    /// By how much it is over its limit, as a share of that, if so many times as much is taken as predicted; 0 within it.
+    fn excess(&self, margins: &Margins) -> f64 {
+        let value = match self.kind {
+            Kind::Latency => margins.latency * self.value,
+            Kind::Energy => margins.energy * self.value,
+            Kind::Known => self.value,
+        };
+        self.limit.map_or(0.0, |limit| ((value - limit) / limit).max(0.0))
     }
 
     /// What is over its limit, in words; none within it.
     pub fn over(&self) -> Option<String> {
-        let limit = self.limit.filter(|_| self.excess() > 0.0)?;
-        Some(format!("{}: {} {}, {limit} at most", self.option, self.value, self.unit))
+        let limit = self.limit.filter(|_| self.excess(&Margins::NONE) > 0.0)?;
+        // Counts are whole.
+        let value = if self.kind == Kind::Known { self.value.to_string() } else { significant(self.value) };
+        Some(format!("{}: {value} {}, {limit} at most", self.option, self.unit))
     }
+}
+
+/// A number with no more digits than a prediction is good for.
+fn significant(value: f64) -> String {
+    const DIGITS: f64 = 4.0;
+    let decimals = (DIGITS - 1.0 - value.abs().log10().floor()).clamp(0.0, 12.0);
+    format!("{value:.0$}", decimals as usize)
 }
 
 #[cfg(test)]
@@ -157,6 +189,23 @@ mod tests {
         let few = judged(3, &BudgetLimits { macs, ..NO_LIMITS }, Some(&paths));
         assert_eq!(few.fastest.map(|(path, _)| path).as_ref(), Some(expected));
         assert!(judged(3, &NO_LIMITS, Some(&[])).fastest.is_none(), "of no networks nothing is known");
+    }
+
+    #[test]
+    fn predictions_are_told_with_few_digits() {
+        for (value, text) in [(1.0 / 3.0, "0.3333"), (2e4 / 3.0, "6667"), (0.001_234_56, "0.001235")] {
+            assert_eq!(significant(value), text);
+        }
+        let (supernet, path) = (chain(3), Path::new(&[0, 0, 0]).unwrap());
+        let (costs, table) = (CostTable::new(&supernet), test_table(&supernet));
+        let limits = BudgetLimits { latency_ms: 0.7, ..NO_LIMITS };
+        let demands = Demands { limits: &limits, costs: &costs, table: &table };
+        let over: Vec<String> = demands.of(&path).iter().filter_map(Demand::over).collect();
+        assert_eq!(over, ["--budget: 1.000 ms predicted, 0.7 at most"]);
+        // If it takes half of what is predicted it is within the limit; and what is predicted is not known.
+        let half = Margins { latency: 0.5, energy: 1.0 };
+        assert!(demands.excess(&path, &Margins::NONE) > 0.0 && demands.excess(&path, &half) == 0.0);
+        assert!(demands.keeps_known(&path));
     }
 
     #[test]

@@ -32,8 +32,9 @@ impl Dry<'_> {
         let looked_at = self.looked_at();
         let composite = objective.indicator.measurement == Measurement::Composite;
         let options = args.reference.options();
-        let reference = if composite { options.paths * options.draws } else { 0 };
+        let [reference, draws] = if composite { [options.paths, options.draws] } else { [0, 0] };
         let measured = 2 * plan.finalists;
+        let at_most = measured * (1 + plan.replacements);
         // Random search runs as many; of a list, or a space that is looked at as a whole, it draws from what was run.
         let run = if plan.free {
             0
@@ -48,8 +49,8 @@ impl Dry<'_> {
         let gap = fastest.as_ref().map(|(_, ms)| ms - budget).filter(|&gap| gap > 0.0);
         if args.output.json {
             output::json(&json!({
-                "reference_paths": reference, "looked_at_at_most": looked_at as f64, "run_at_most": run as f64,
-                "measured": measured, "measured_at_most": measured * (1 + plan.replacements), "measuring_seconds": seconds,
+                "reference_paths": reference, "reference_draws": draws, "looked_at_at_most": looked_at as f64, "run_at_most": run as f64,
+                "measured": measured, "measured_at_most": at_most, "measuring_seconds": seconds,
                 "fastest": fastest.as_ref().map(|(path, _)| self.supernet.format_path(path)),
                 "fastest_predicted_ms": fastest.as_ref().map(|(_, ms)| ms), "gap_ms": gap,
                 "nearest": nearest.as_ref().map(|(path, _)| self.supernet.format_path(path)),
@@ -58,17 +59,20 @@ impl Dry<'_> {
             return Ok(Exit::Done);
         }
         if composite {
-            output::line(format!("composite     measured on {reference} reference paths"))?;
+            output::line(format!("composite     measured on {reference} reference paths in {draws} draws of images"))?;
         }
         let free = match plan.free {
             true => "without running one".to_owned(),
             false => format!("{run} runs of networks, random search's among them"),
         };
         output::line(format!("look at       up to {looked_at} networks, {free}"))?;
+        let energy = if plan.budget.energy_mj.is_some() { ", energy" } else { "" };
         output::line(format!(
-            "measure       {} finalists and as many of random search: {} of each, {seconds:.0} s of latency at least",
+            "measure       {} finalists and as many of random search: {}{energy} of each, {} of latency at least; where some do \
+             not keep the budget, up to {at_most} networks in all",
             plan.finalists,
-            if composite { "composite and latency" } else { "objective and latency" }
+            if composite { "composite and latency" } else { "objective and latency" },
+            in_words(seconds)
         ))?;
         if let Some((path, over)) = nearest {
             let path = self.supernet.format_path(&path);
@@ -116,5 +120,14 @@ impl Dry<'_> {
             }
             None => self.plan.evaluations as u128,
         }
+    }
+}
+
+/// Seconds in words, to two digits where they are few.
+fn in_words(seconds: f64) -> String {
+    match seconds {
+        s if s >= 9.5 => format!("{s:.0} s"),
+        s if s >= 0.95 => format!("{s:.1} s"),
+        s => format!("{:.0} ms", 1000.0 * s),
     }
 }

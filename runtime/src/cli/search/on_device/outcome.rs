@@ -67,7 +67,6 @@ impl Outcome<'_> {
     ) -> Result<SearchReport, Failure> {
         let Self { args, found, supernet, table, .. } = *self;
         let budget = self.budget();
-        let distinct: HashSet<&Path> = found.measured().map(|finalist| &finalist.path).collect();
         let mut best = |finalist: &Finalist| -> Result<MeasuredNetwork, Failure> {
             let validation = measure(&mut session.network, &finalist.path, parameters, images)?;
             Ok(MeasuredNetwork { validation: Some(validation), ..self.network(&session.bundle, finalist)? })
@@ -105,7 +104,8 @@ impl Outcome<'_> {
             limits: self.limits,
             method: found.method,
             looked_at: found.looked_at,
-            measured: distinct.len(),
+            measured: self.measured(),
+            margins: found.margins,
             throttled_rounds: throttled_rounds(self.times),
             conditions: self.conditions.clone(),
             report_images: winning.validation.map_or(0, |validation| validation.images),
@@ -192,52 +192,106 @@ impl Outcome<'_> {
 
     /// That no network keeps the limits, for JSON.
     pub fn infeasible(&self) -> serde_json::Value {
-        let (fastest, nearest) = (self.found.fastest(), self.found.nearest.as_ref());
+        let (fastest, frugal, nearest) = (self.found.fastest(), self.frugal(), self.found.nearest.as_ref());
+        let (latency, energy) = (self.limits.latency_ms, self.limits.energy_mj);
+        let name = |finalist: &Finalist| self.supernet.format_path(&finalist.path);
+        let over = |gap: f64| Some(gap).filter(|&gap| gap > 0.0);
+        let energy_gap = || over(frugal?.dear.energy_mj? - energy?);
         serde_json::json!({
             "feasible": false,
             "limits": self.limits,
-            "fastest": fastest.map(|f| self.supernet.format_path(&f.path)),
+            "measured": self.measured(),
+            "fastest": fastest.map(name),
             "fastest_ms": fastest.map(|f| f.dear.latency_ms),
-            "gap_ms": fastest.map(|f| f.dear.latency_ms - self.limits.latency_ms),
+            "gap_ms": fastest.and_then(|f| over(f.dear.latency_ms - latency)),
+            "least_energy": frugal.map(name),
+            "least_energy_mj": frugal.and_then(|f| f.dear.energy_mj),
+            "energy_gap_mj": energy_gap(),
             "nearest": nearest.map(|n| self.supernet.format_path(&n.path)),
             "nearest_predicted_ms": nearest.map(|n| n.assessed.cost),
             "nearest_excess": nearest.map(|n| n.assessed.excess),
         })
     }
 
+    /// How many different networks were measured.
+    fn measured(&self) -> usize {
+        self.found.measured().map(|finalist| &finalist.path).collect::<HashSet<_>>().len()
+    }
+
+    /// The measured network of the least energy, if any energy was measured.
+    fn frugal(&self) -> Option<&Finalist> {
+        let energies = self.found.measured().filter_map(|f| Some((f.dear.energy_mj?, f)));
+        energies.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.path.cmp(&b.1.path))).map(|(_, finalist)| finalist)
+    }
+
     /// Why there is no winner.
     pub fn nothing_fits(&self) -> Failure {
-        let budget = self.limits.latency_ms;
-        let message = match (self.found.fastest(), &self.found.nearest) {
-            (Some(fastest), _) if fastest.dear.latency_ms > budget => format!(
-                "no network keeps the latency budget of {budget} ms: the fastest measured, {}, takes {:.3} ms, {:.3} ms \
-                 ({:.1} %) more",
-                self.supernet.format_path(&fastest.path),
-                fastest.dear.latency_ms,
-                fastest.dear.latency_ms - budget,
-                100.0 * (fastest.dear.latency_ms / budget - 1.0)
-            ),
-            (Some(fastest), _) if !fastest.keeps(&self.budget()) => format!(
-                "no network that was measured keeps the energy budget of {} mJ; the fastest, {}, takes {:.2} mJ a run",
-                self.limits.energy_mj.unwrap_or(f64::INFINITY),
-                self.supernet.format_path(&fastest.path),
-                fastest.dear.energy_mj.unwrap_or(f64::NAN)
-            ),
-            (None, Some(nearest)) => format!(
+        let budget = self.budget();
+        let failure = |message: String, hint: &str| Failure::usage(message).with_exit(Exit::Infeasible).hint(hint);
+        let smaller = "raise the budget by that much, or export a smaller space (--width, --image-size)";
+        if self.found.measured().any(|finalist| finalist.keeps(&budget)) {
+            let message = "no network within the limits has a score that is a number".to_owned();
+            return failure(message, "search for another --objective: this one is not a number here");
+        }
+        let Some(fastest) = self.found.fastest() else {
+            let Some(nearest) = &self.found.nearest else {
+                return failure("there is no network to search among".to_owned(), "give --paths at least one network");
+            };
+            let message = format!(
                 "no network is within the limits: the nearest found, {}, does not keep {}",
                 self.supernet.format_path(&nearest.path),
                 self.demands.of(&nearest.path).iter().filter_map(Demand::over).collect::<Vec<_>>().join("; ")
-            ),
-            _ => "no network within the limits has a score that is a number".to_owned(),
+            );
+            return failure(message, "raise that limit, or export a smaller space (--width, --image-size)");
         };
-        let hint = match self.found.fastest() {
-            Some(fastest) if !fastest.keeps(&self.budget()) => {
-                "raise the budget by that much, or export a smaller space (--width, --image-size)"
-            }
-            Some(_) => "search for another --objective: this one is not a number here",
-            None => "raise that limit, or export a smaller space (--width, --image-size)",
+        let limit = budget.latency_ms;
+        if fastest.dear.latency_ms > limit {
+            let message = format!(
+                "no network keeps the latency budget of {limit} ms: the fastest measured, {}, takes {:.3} ms, {:.3} ms \
+                 ({:.1} %) more",
+                self.supernet.format_path(&fastest.path),
+                fastest.dear.latency_ms,
+                fastest.dear.latency_ms - limit,
+                100.0 * (fastest.dear.latency_ms / limit - 1.0)
+            );
+            return failure(message, smaller);
+        }
+        self.no_energy_fits(fastest)
+    }
+
+    /// Why there is no winner where the fastest network keeps the latency budget.
+    fn no_energy_fits(&self, fastest: &Finalist) -> Failure {
+        let (budget, measured) = (self.budget(), self.measured());
+        let failure = |message: String, hint: &str| Failure::usage(message).with_exit(Exit::Infeasible).hint(hint);
+        let limit = budget.energy_mj.unwrap_or(f64::INFINITY);
+        let Some((frugal, energy)) = self.frugal().and_then(|f| Some((f, f.dear.energy_mj?))) else {
+            let message = format!(
+                "an energy budget of {limit} mJ cannot be kept: no energy of the {measured} networks was measured"
+            );
+            return failure(message, "see the warnings above: the power rails have to be read while networks run");
         };
-        Failure::usage(message).with_exit(Exit::Infeasible).hint(hint)
+        let name = |finalist: &Finalist| self.supernet.format_path(&finalist.path);
+        if frugal.keeps_energy(&budget) {
+            let takes = fastest.dear.energy_mj.map_or_else(|| "?".to_owned(), |energy| format!("{energy:.3}"));
+            let message = format!(
+                "none of the {measured} networks that were measured keeps both {} ms and {limit} mJ: the fastest, {}, takes \
+                 {:.3} ms and {takes} mJ, that of the least energy, {}, {:.3} ms and {energy:.3} mJ",
+                budget.latency_ms,
+                name(fastest),
+                fastest.dear.latency_ms,
+                name(frugal),
+                frugal.dear.latency_ms
+            );
+            return failure(message, "raise one of the budgets, or export a smaller space (--width, --image-size)");
+        }
+        let message = format!(
+            "none of the {measured} networks that were measured keeps the energy budget of {limit} mJ: that of the least, {}, \
+             takes {energy:.3} mJ, {:.3} mJ ({:.1} %) more",
+            name(frugal),
+            energy - limit,
+            100.0 * (energy / limit - 1.0)
+        );
+        failure(message, "raise the budget by that much, or export a smaller space (--width, --image-size)")
     }
 }
 
@@ -251,10 +305,14 @@ pub fn say(args: &SearchArgs, report: &SearchReport, planned: Option<&Planned>) 
     }
     let method = match report.method {
         Method::Exhaustive => "every network of the space",
+        Method::List => "every network of --paths",
         Method::Evolution => "NSGA-II",
     };
     output::line(format!("looked at     {} networks ({method})", report.looked_at))?;
     output::line(format!("measured      {} networks, random search's among them", report.measured))?;
+    if let Some(words) = report.far_off() {
+        output::line(format!("              ({words})"))?;
+    }
     let (score, better) = match report.direction {
         Direction::Higher => ("score", ""),
         Direction::Lower => (report.objective.as_str(), " (lower is better)"),
