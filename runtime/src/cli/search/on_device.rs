@@ -169,6 +169,8 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     bar.finish_and_clear();
     let planned = candidates.into_inner().planned;
     let found = found?;
+    session.running.check_placement(&args.bundle.run, &session.network)?;
+    session.running.told_placement(&session.network, args.output.quiet);
     let outcome = outcome::Outcome {
         args,
         objective,
