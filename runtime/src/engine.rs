@@ -17,7 +17,10 @@ use std::{collections::HashMap, num::NonZeroUsize, path::PathBuf};
 use nasbn_models::manifest::{Graph, Lowering, Manifest, NamedPort, Owner, Port, Role};
 use ort::session::Session;
 
-use crate::provider::Backend;
+use crate::{
+    memory::{Bytes, MARGIN_BYTES, resident},
+    provider::Backend,
+};
 use bound::Memories;
 use inputs::Inputs;
 use kept::Kept;
@@ -71,6 +74,17 @@ pub enum EngineError {
     /// A tensor could not be made or read.
     #[error("a tensor could not be used: {0}")]
     Tensor(String),
+    /// The process comes near to where the system ends it; see [`Engine::stop_at`].
+    #[error(
+        "what the work takes cannot be found out: {} are taken already, and at {} the system ends this process",
+        Bytes(*taken), Bytes(*limit)
+    )]
+    NoRoom {
+        /// What the process takes that the kernel cannot drop, bytes.
+        taken: u64,
+        /// Where it is ended, bytes.
+        limit: u64,
+    },
     /// A tensor that only graphs read was to be read here.
     #[error("a tensor is in the provider's memory, where only graphs can read it")]
     NotOnHost,
@@ -107,6 +121,7 @@ pub struct Engine {
     entries: Vec<Entry>,
     index: HashMap<(Owner, Role, Lowering), GraphId>,
     kept: Kept,
+    limit: Option<u64>,
     sessions: usize,
     runs: u64,
     fetches: u64,
@@ -138,6 +153,7 @@ impl Engine {
             entries: manifest.graphs.iter().map(entry).collect(),
             index,
             kept: Kept::new(manifest.graphs.len()),
+            limit: None,
             sessions: 0,
             runs: 0,
             fetches: 0,
@@ -195,6 +211,21 @@ impl Engine {
         self.close_for(0);
     }
 
+    /// From now on no graph is run once the process takes nearly so many bytes that the kernel cannot drop ([`EngineError::NoRoom`]); none for whatever
+    /// it takes. It costs a look at what the kernel tells for every graph.
+    pub fn stop_at(&mut self, limit: Option<u64>) {
+        self.limit = limit;
+    }
+
+    /// Whether there is room for a graph.
+    fn room(&self) -> Result<(), EngineError> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        match resident().map_or(0, |resident| resident.anonymous) {
+            taken if taken.saturating_add(MARGIN_BYTES) > limit => Err(EngineError::NoRoom { taken, limit }),
+            _ => Ok(()),
+        }
+    }
+
     /// Closes what must go before `coming` more sessions are made.
     fn close_for(&mut self, coming: usize) {
         while let Some(graph) = self.kept.excess(coming) {
@@ -231,6 +262,7 @@ impl Engine {
         mut input: impl FnMut(Port) -> Result<Feed<'v>, EngineError>,
         mut output: impl FnMut(Port, SharedTensor) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
+        self.room()?;
         self.open(graph)?;
         self.runs += 1;
         let Entry { file, role, inputs, outputs, session } = &mut self.entries[graph];
@@ -280,11 +312,11 @@ impl Engine {
         if self.entries[graph].session.is_none() {
             self.close_for(1);
             let entry = &mut self.entries[graph];
-            let file = entry.file.clone();
+            let file = &entry.file;
             let session = boundary::onnx_runtime(|| match entry.role {
-                Role::Evaluate | Role::Inference => self.opener.file(&file),
+                Role::Evaluate | Role::Inference => self.opener.file(file),
                 // Gradients lose too much in half precision.
-                _ => self.opener.file_in_fp32(&file),
+                _ => self.opener.file_in_fp32(file),
             });
             let session = session.map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
             let fits = session.inputs().iter().map(|i| i.name()).eq(entry.inputs.iter().map(|i| i.name.as_str()))
