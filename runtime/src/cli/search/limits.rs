@@ -17,11 +17,16 @@ use serde::Serialize;
 
 use super::{
     Objective, ReportImages, SearchArgs, check_interrupted, described, end, measure, planned, record, reference,
-    say_json,
 };
 use crate::{
     atomic,
-    cli::{Exit, Failure, output, reference::Watched, setup},
+    cli::{
+        Exit, Failure,
+        budget::{self, Planned},
+        output,
+        reference::Watched,
+        setup,
+    },
     data::Normaliser,
     indicators::catalogue::{self, Direction, Measurement},
     parameters::BnParameters,
@@ -152,8 +157,9 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
     let found = describe((args, objective), &mut session, &parameters, &outcome, &report, &costs, &interrupted)?;
     write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
     end(record, &args.out, true)?;
+    let memory = planned.as_ref().map(Planned::end);
     if args.output.json {
-        say_json(&found, planned.as_ref())?
+        budget::say_json(&found, memory)?
     } else if !args.output.quiet {
         print(&found)?
     }
