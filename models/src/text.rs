@@ -6,6 +6,8 @@ use alloc::{
     vec::Vec,
 };
 
+use core::fmt;
+
 use crate::{MAX_CHOICES, Path, Supernet, supernet::TextForm};
 
 /// Why a text is no path of the space.
@@ -26,6 +28,23 @@ impl PathError {
     }
 }
 
+/// A path of a supernet.
+struct PathText<'a> {
+    supernet: &'a Supernet,
+    path: &'a Path,
+}
+
+impl fmt::Display for PathText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { supernet, path } = self;
+        let separator = if supernet.text_form == TextForm::Dashed { "-" } else { "" };
+        path.choices().iter().zip(0..supernet.choices.len()).try_for_each(|(&candidate, choice)| {
+            let before = if choice > 0 { separator } else { "" };
+            write!(f, "{before}{}", supernet.letter(choice, candidate))
+        })
+    }
+}
+
 impl Supernet {
     /// The letter of a candidate: its operator's place in the alphabet.
     fn letter(&self, choice: usize, candidate: u8) -> usize {
@@ -35,9 +54,12 @@ impl Supernet {
 
     /// Text form of a path.
     pub fn format_path(&self, path: &Path) -> String {
-        let letters = path.choices().iter().zip(0..self.choices.len()).map(|(&c, i)| self.letter(i, c).to_string());
-        let separator = if self.text_form == TextForm::Dashed { "-" } else { "" };
-        letters.collect::<Vec<_>>().join(separator)
+        self.path_text(path).to_string()
+    }
+
+    /// Text form of a path, to be shown: it asks the allocator for nothing.
+    pub fn path_text<'a>(&'a self, path: &'a Path) -> impl fmt::Display + 'a {
+        PathText { supernet: self, path }
     }
 
     /// A path from its text form.

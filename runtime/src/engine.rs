@@ -18,7 +18,10 @@ use std::{collections::HashMap, io, mem, num::NonZeroUsize, path::PathBuf};
 use nasbn_models::manifest::{Graph, Lowering, Manifest, NamedPort, Owner, Port, Role};
 use ort::session::Session;
 
-use crate::provider::{Backend, Placement, PlacementError, Precision};
+use crate::{
+    memory::{Bytes, MARGIN_BYTES, resident},
+    provider::{Backend, Placement, PlacementError, Precision},
+};
 use bound::Memories;
 use inputs::Inputs;
 use kept::Kept;
@@ -73,6 +76,17 @@ pub enum EngineError {
     /// A tensor could not be made or read.
     #[error("a tensor could not be used: {0}")]
     Tensor(String),
+    /// The process comes near to where the system ends it; see [`Engine::stop_at`].
+    #[error(
+        "what the work takes cannot be found out: {} are taken already, and at {} the system ends this process",
+        Bytes(*taken), Bytes(*limit)
+    )]
+    NoRoom {
+        /// What the process takes that the kernel cannot drop, bytes.
+        taken: u64,
+        /// Where it is ended, bytes.
+        limit: u64,
+    },
     /// A tensor that only graphs read was to be read here.
     #[error("a tensor is in the provider's memory, where only graphs can read it")]
     NotOnHost,
@@ -114,6 +128,7 @@ pub struct Engine {
     index: HashMap<(Owner, Role, Lowering), GraphId>,
     kept: Kept,
     watch: Option<Watch>,
+    limit: Option<u64>,
     sessions: usize,
     runs: u64,
     fetches: u64,
@@ -148,6 +163,7 @@ impl Engine {
             index,
             kept: Kept::new(manifest.graphs.len()),
             watch: None,
+            limit: None,
             sessions: 0,
             runs: 0,
             fetches: 0,
@@ -205,6 +221,21 @@ impl Engine {
         self.close_for(0);
     }
 
+    /// From now on no graph is run once the process takes nearly so many bytes that the kernel cannot drop ([`EngineError::NoRoom`]); none for whatever
+    /// it takes. It costs a look at what the kernel tells for every graph.
+    pub fn stop_at(&mut self, limit: Option<u64>) {
+        self.limit = limit;
+    }
+
+    /// Whether there is room for a graph.
+    fn room(&self) -> Result<(), EngineError> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        match resident().map_or(0, |resident| resident.anonymous) {
+            taken if taken.saturating_add(MARGIN_BYTES) > limit => Err(EngineError::NoRoom { taken, limit }),
+            _ => Ok(()),
+        }
+    }
+
     /// Closes what must go before `coming` more sessions are made.
     fn close_for(&mut self, coming: usize) {
         while let Some(graph) = self.kept.excess(coming) {
@@ -257,6 +288,7 @@ impl Engine {
         mut input: impl FnMut(Port) -> Result<Feed<'v>, EngineError>,
         mut output: impl FnMut(Port, SharedTensor) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
+        self.room()?;
         self.open(graph)?;
         self.runs += 1;
         let Entry { file, role, inputs, outputs, session, profiled, seen } = &mut self.entries[graph];
@@ -314,7 +346,7 @@ impl Engine {
         if self.entries[graph].session.is_none() {
             self.close_for(1);
             let entry = &mut self.entries[graph];
-            let file = entry.file.clone();
+            let file = &entry.file;
             let precision = match entry.role {
                 Role::Evaluate | Role::Inference => self.opener.backend().precision,
                 // Gradients lose too much in half precision.
@@ -322,9 +354,7 @@ impl Engine {
             };
             let watch = if entry.seen { None } else { self.watch.as_ref() };
             let profile = watch.and_then(|watch| watch.profile(graph));
-            entry.profiled = profile.is_some();
-            let session =
-                boundary::onnx_runtime(|| self.opener.open(Model::File(&file), profile.as_deref(), precision));
+            let session = boundary::onnx_runtime(|| self.opener.open(Model::File(file), profile.as_deref(), precision));
             let session = session.map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
             let fits = session.inputs().iter().map(|i| i.name()).eq(entry.inputs.iter().map(|i| i.name.as_str()))
                 && session.outputs().iter().map(|o| o.name()).eq(entry.outputs.iter().map(|o| o.name.as_str()));
@@ -332,6 +362,7 @@ impl Engine {
                 let problem = format!("{} has other inputs or outputs than the manifest", file.display());
                 return Err(EngineError::Contents(problem));
             }
+            entry.profiled = profile.is_some();
             entry.session = Some(session);
             self.sessions += 1;
         }

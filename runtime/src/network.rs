@@ -184,6 +184,11 @@ impl Network {
         self.engine.placement()
     }
 
+    /// Stops before the process takes so many bytes; see [`Engine::stop_at`].
+    pub fn stop_at(&mut self, limit: Option<u64>) {
+        self.engine.stop_at(limit);
+    }
+
     /// Number of graphs run so far.
     pub fn runs(&self) -> u64 {
         self.engine.runs()

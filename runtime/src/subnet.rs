@@ -14,6 +14,7 @@ use nasbn_models::Path;
 use crate::{
     atomic,
     data::Normaliser,
+    ort_library,
     parameters::{BnParameters, Layout, Statistics},
 };
 
@@ -47,7 +48,7 @@ impl BnSource for Source<'_> {
 /// Makes the files of `path`: a standalone inference network with BatchNorm folded, its unfolded
 /// parameters, and the definition with which it is trained elsewhere (a timm `arch_def` where the
 /// space has one). `metadata` is added to the network's, and how its images are normalised is told in both
-/// the network and the definition.
+/// the network and the definition. What activations have left free goes back to the kernel first, as files may be as large.
 ///
 /// # Errors
 /// If the path is none of the space, or its statistics are not finite.
@@ -60,6 +61,7 @@ pub fn files(
     input: &Normaliser,
     metadata: &[(String, String)],
 ) -> Result<SubnetFiles, SubnetError> {
+    ort_library::trim_arena();
     let source = Source { layout, parameters: parameters_of, statistics };
     let supernet = &bundle.manifest().supernet;
     let mut description = definition(supernet, path);

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the programs under test, the ONNX Runtime library, small bundles.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod cgroup;
 pub mod footprint;
 
 use std::{

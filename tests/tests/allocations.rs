@@ -9,6 +9,8 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    num::NonZeroUsize,
+    ops::ControlFlow,
     path::Path as FsPath,
     sync::{
         Arc,
@@ -28,11 +30,13 @@ use nasbn_models::{
 };
 use nasbn_runtime::{
     adapt::{
-        AdaptOptions, Sampling, Trainer,
+        AdaptOptions, Sampling, StepReport, Trainer, metrics,
         optimizer::{Rule, Schedule},
+        run,
     },
     data::{About, Dataset, ImageSpec, LoaderOptions, Prefetcher, Split, TrainLoader},
     engine::boundary::{Place, place},
+    memory::{Plan, Verdict, Watch, resident},
     network::{Network, NetworkOptions},
     ort_library,
     parameters::BnParameters,
@@ -105,6 +109,8 @@ const CLASSES: usize = 4;
 const BATCH: usize = 8;
 /// Different paths.
 const PATHS: usize = 4;
+/// Sessions that are kept where not all of them are: fewer than any path needs, so that each step opens some.
+const KEPT: usize = 3;
 /// Batches that wait for their use.
 const AHEAD: usize = 2;
 
@@ -150,10 +156,18 @@ fn options(path: Option<Path>, rule: Rule, sampling: Sampling) -> AdaptOptions {
 /// What the threads that do not train and the one that does asked for while `run` ran: of the program's own accord, by `ort`,
 /// and in fused operators.
 fn counted(run: impl FnOnce()) -> [[u64; 3]; 2] {
+    begin_to_count();
+    run();
+    end_of_counting()
+}
+
+fn begin_to_count() {
     TRAINS.with(|trains| trains.set(true));
     COUNTS.iter().flatten().for_each(|count| count.store(0, Ordering::SeqCst));
     COUNTING.store(true, Ordering::SeqCst);
-    run();
+}
+
+fn end_of_counting() -> [[u64; 3]; 2] {
     COUNTING.store(false, Ordering::SeqCst);
     COUNTS.each_ref().map(|counts| counts.each_ref().map(|count| count.load(Ordering::SeqCst)))
 }
@@ -169,6 +183,8 @@ fn training_steps_allocate_nothing() {
         let bundle = bundle(dir.path(), space);
         steps_of_fixed_paths(&environment, &bundle);
         steps_of_sampled_paths(&environment, &bundle);
+        steps_of_a_run(&environment, &bundle, None);
+        steps_of_a_run(&environment, &bundle, Some(KEPT));
     }
 }
 
@@ -278,4 +294,52 @@ fn steps_of_sampled_paths(environment: &Environment, bundle: &Bundle) {
         let [[program, ..], _] = counted(|| steps(12));
         assert_eq!(program, 0, "{sampling:?}");
     }
+}
+
+/// What `nasbn adapt` does, but for the end of an epoch: batches made ahead, steps, a line of metrics for each, and a look at
+/// what the process takes; with all sessions kept, or with `kept` of them.
+fn steps_of_a_run(environment: &Environment, bundle: &Bundle, kept: Option<usize>) {
+    /// Steps before those that are counted, and in all.
+    const WARM: u64 = 40;
+    const STEPS: u64 = 64;
+    let options_of_network = NetworkOptions { memory: MemoryMode::Fast, lowering: Lowering::Fused };
+    let mut network = Network::new(environment.clone(), bundle.dir(), bundle.manifest(), options_of_network).unwrap();
+    let kept = kept.and_then(NonZeroUsize::new);
+    kept.into_iter().for_each(|kept| network.keep_sessions(kept));
+    let mut options = options(None, Rule::Sgd { momentum: 0.9 }, Sampling::Fair);
+    options.schedule.total = STEPS;
+    let mut trainer = Trainer::new(&network, options, BnParameters::initial(network.layout()));
+    let mut watch = Watch::new(&Plan {
+        budget: u64::MAX,
+        memory: MemoryMode::Fast,
+        batch: BATCH as u32,
+        kept: kept.unwrap_or(NonZeroUsize::MAX),
+        sessions: usize::MAX,
+        expected: 0,
+    });
+    let mut lines = Vec::with_capacity(STEPS as usize * metrics::LINE);
+    let (mut opened, mut counts) = (0, [[0; 3]; 2]);
+    let after = |network: &mut Network, _: &Trainer, report: &StepReport, seconds: f64| {
+        metrics::line(&mut lines, report, network.supernet(), STEPS, BATCH as f64 / seconds)?;
+        assert_eq!(watch.look(resident().unwrap()), Verdict::Fine);
+        match report.step {
+            WARM => {
+                opened = network.sessions();
+                begin_to_count();
+            }
+            STEPS => counts = end_of_counting(),
+            _ => {}
+        }
+        Ok::<_, std::io::Error>(ControlFlow::Continue(()))
+    };
+    run::run(&mut network, &mut trainer, loader(), after).unwrap();
+    let opened = network.sessions() - opened;
+    assert_eq!(opened > 0, kept.is_some(), "{opened} sessions were opened");
+    let [[program, ort, kernel], others] = counts;
+    eprintln!(
+        "a run, {kept:?} sessions kept: {program} of the program, {kernel} in operators, {ort} of ort, {others:?}"
+    );
+    assert_eq!((program, others[0]), (0, 0), "{kept:?}");
+    assert!(lines.iter().filter(|&&byte| byte == b'\n').count() == STEPS as usize);
+    assert!(lines.len() <= STEPS as usize * metrics::LINE, "{} bytes", lines.len());
 }

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use nasbn_tests::{Ran, export, program, run, run_command, small_bundle, text};
+use nasbn_export::bundle::Bundle;
+use nasbn_runtime::{checkpoint::Checkpoint, parameters::Layout};
+use nasbn_tests::{Ran, cgroup::Group, export, program, run, run_command, small_bundle, text};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -85,8 +87,24 @@ fn nasbn(arguments: &[String]) -> Command {
     command
 }
 
+/// `nasbn` where the kernel ends it at so many bytes, if it lets us make such a place; else, which is said, with an address
+/// space of so many and what is only reserved.
+fn confined(arguments: &[String], bytes: u64) -> (Option<Group>, Command) {
+    match Group::new(bytes) {
+        Ok(group) => {
+            let mut command = group.command(&program("nasbn"));
+            command.args(arguments);
+            (Some(group), command)
+        }
+        Err(error) => {
+            eprintln!("no memory cgroup ({error}): the address space is bounded instead");
+            (None, bounded(arguments, bytes + ADDRESS_SPACE))
+        }
+    }
+}
+
 /// `nasbn` with an address space of so many bytes.
-fn confined(arguments: &[String], bytes: u64) -> Command {
+fn bounded(arguments: &[String], bytes: u64) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -v \"$0\" && exec \"$@\"", &(bytes / 1024).to_string(), text(&program("nasbn"))]);
     command.args(arguments);
@@ -118,13 +136,11 @@ fn a_run_within_its_budget_finishes_and_keeps_it() {
     let (ran, free) = watched(&mut nasbn(&adapt(&dir.path().join("free"), &[])));
     assert!(json(&ran.ok())["memory"].is_null());
     let mut met = Vec::new();
-    for (budget, confine) in [(1024, true), (384, true), (256, false), (160, true)] {
+    for budget in [1024, 384, 256, 160] {
         let out = dir.path().join(budget.to_string());
         let arguments = adapt(&out, &["--max-memory", &format!("{budget}MiB")]);
-        let mut command = match confine {
-            true => confined(&arguments, budget * MIB + ADDRESS_SPACE),
-            false => nasbn(&arguments),
-        };
+        // The kernel's limit is the budget itself.
+        let (_group, mut command) = confined(&arguments, budget * MIB);
         let (ran, peak) = watched(&mut command);
         let said = json(&ran.ok());
         let memory = &said["memory"];
@@ -143,6 +159,58 @@ fn a_run_within_its_budget_finishes_and_keeps_it() {
 }
 
 #[test]
+fn too_small_a_budget_is_refused_before_the_kernel_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let within = |limit: u64, more: &[&str]| -> Option<Ran> {
+        let (group, mut command) = confined(&adapt(&out, more), limit * MIB);
+        group.is_some().then(|| watched(&mut command).0)
+    };
+    for (limit, budget) in [(48, "48MiB"), (64, "64MiB"), (64, "1GiB")] {
+        let Some(ran) = within(limit, &["--max-memory", budget]) else { return };
+        let ran = ran.fails(2, &format!("at {limit}MiB the system ends this process"));
+        assert!(ran.stderr.contains("raise that limit, and --memory-budget with it, to more than "), "{}", ran.stderr);
+        assert!(!out.exists(), "a refused run has written something");
+    }
+    // What is told where there is no limit does where that is the limit.
+    let (size, mib) = least(&watched(&mut nasbn(&adapt(&out, &["--max-memory", "1MiB"]))).0.fails(2, "too small"));
+    json(&within(mib, &["--max-memory", &size]).unwrap().ok());
+}
+
+#[test]
+fn a_budget_that_is_exceeded_in_the_last_step_is_told() {
+    /// What the metrics of the run so far take when it goes on.
+    const METRICS: usize = 160 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    // One step an epoch.
+    let more = ["--epochs", "2", "--batch", "1024", "--memory", "fast"];
+    let adapt = |more: &[&str]| run("nasbn", &strs(&looking("adapt", &out, more)));
+    adapt(&more).ok();
+    let whole = state(&out);
+    let bundle = Bundle::open(small_bundle()).unwrap();
+    let layout = Layout::new(&bundle.manifest().supernet);
+    let mut checkpoint = Checkpoint::read(&out, bundle.digest(), &layout).unwrap();
+    assert_eq!(checkpoint.progress.step, 2);
+    checkpoint.progress.step = 1;
+    checkpoint.write(&out, bundle.digest(), &layout).unwrap();
+    let line = format!("{{\"step\":1,\"loss\":2.0,\"more\":\"{}\"}}\n", "x".repeat(METRICS));
+    fs::write(out.join("metrics.jsonl"), line).unwrap();
+    let budget = ["--resume", "--quiet", "--memory-budget", "300MiB"];
+    let ran = adapt(&[&more[..], &budget].concat()).ok();
+    let memory = json(&ran)["memory"].clone();
+    assert_eq!(memory["exceeded"], true, "{memory}");
+    for words in ["warning: ", "were taken of a memory budget of 300MiB; the results are complete", "hint: "] {
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+    assert!(state(&out).len() == whole.len() && json(&ran)["steps"] == 2);
+    // What keeps it says nothing.
+    let ran = adapt(&[&more[..], &["--force", "--quiet", "--memory-budget", "1GiB"]].concat()).ok();
+    assert_eq!(json(&ran)["memory"]["exceeded"], false);
+    assert_eq!(ran.stderr, "");
+}
+
+#[test]
 fn too_small_a_budget_is_refused_before_anything_is_written_with_the_least_that_does() {
     let dir = tempfile::tempdir().unwrap();
     for (case, more) in
@@ -151,11 +219,13 @@ fn too_small_a_budget_is_refused_before_anything_is_written_with_the_least_that_
         let out = dir.path().join(case);
         let with = |budget: &str| watched(&mut nasbn(&adapt(&out, &[more, &["--memory-budget", budget]].concat())));
         let refused = with("1MiB").0.fails(2, "a memory budget of 1MiB is too small");
-        with("1KiB").0.fails(2, "the images alone do not fit in the memory budget");
+        let images = with("1KiB").0.fails(2, "the images alone do not fit in the memory budget");
+        let bound = least(&images).1;
         assert!(!out.exists(), "{case}: a refused run has written something");
         assert_eq!(refused.stderr.contains("smaller --batch than 16"), case != "any", "{}", refused.stderr);
         assert_eq!(refused.stderr.contains("leave out --memory fast"), case == "fast", "{}", refused.stderr);
         let (size, mib) = least(&refused);
+        assert!(bound > 16 && bound < mib, "{bound} MiB are said to be the very least, {mib} the least");
         with(&format!("{}MiB", mib * 3 / 4)).0.fails(2, "too small");
         assert!(!out.exists());
         let (ran, peak) = with(&size);
@@ -343,6 +413,25 @@ fn a_search_has_a_budget_of_its_own_beside_the_limit_on_what_it_finds() {
     assert!(!subnet.exists());
     with(&size).ok();
     assert!(subnet.join("subnet.onnx").is_file());
+}
+
+#[test]
+fn the_least_for_one_path_is_not_far_above_what_it_takes() {
+    /// Times that more may be told than is taken: a plan leaves a margin, and the next probe may find more.
+    const FAR: f64 = 1.4;
+    let dir = tempfile::tempdir().unwrap();
+    let (bundle, images) = wide();
+    let (data, out) = (format!("images:{}", text(images)), dir.path().join("subnet"));
+    let subnet = |budget: &str| {
+        let common = ["subnet", "--bundle", text(bundle), "--data", &data, "--path", "22222222", "--threads", "2"];
+        let common = [&common[..], &["--batch", "32"]].concat();
+        let more = ["--json", "--out", text(&out), "--max-memory", budget];
+        watched(&mut nasbn(&[&common[..], &more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()))
+    };
+    let (size, mib) = least(&subnet("1MiB").0.fails(2, "too small"));
+    let (ran, peak) = subnet(&size);
+    ran.ok();
+    assert!(peak <= mib * MIB && (mib * MIB) as f64 <= FAR * peak as f64, "{mib} MiB told, {} taken", peak / MIB);
 }
 
 fn strs(arguments: &[String]) -> Vec<&str> {

@@ -17,8 +17,9 @@ use nasbn_models::{
 };
 use nasbn_runtime::{
     adapt::{
-        AdaptOptions, Sampling, Trainer,
+        AdaptError, AdaptOptions, Sampling, Trainer,
         optimizer::{Rule, Schedule},
+        rate::find_rate,
     },
     data::Batch,
     network::{Network, NetworkOptions},
@@ -78,6 +79,42 @@ fn batch(number: usize, size: usize) -> Batch {
         images: Array4::from_shape_fn((size, 3, SIDE, SIDE), pixel),
         labels: (0..size).map(|n| (n % CLASSES as usize) as i64).collect(),
     }
+}
+
+#[test]
+fn looking_for_a_rate_ends_when_the_caller_says_so() {
+    let _turn = turn();
+    let mut network = network(MemoryMode::Lean, Lowering::Fused);
+    let options = AdaptOptions {
+        epochs: 1,
+        batch: 4,
+        rule: Rule::Sgd { momentum: 0.9 },
+        schedule: Schedule { peak: 0.01, warmup: 0, total: 10, cosine: true },
+        clip_norm: None,
+        sampling: Sampling::Uniform,
+        path: Some(path(&network, "22212220")),
+        seed: 2,
+        data: String::new(),
+        augment: false,
+        lean: true,
+        fused: true,
+    };
+    #[derive(Debug)]
+    struct Enough;
+    impl From<AdaptError> for Enough {
+        fn from(error: AdaptError) -> Self {
+            panic!("{error}")
+        }
+    }
+    let initial = BnParameters::initial(network.layout());
+    let mut trainer = Trainer::new(&network, options, initial);
+    let mut steps = 0;
+    let after = |_: &mut Network| {
+        steps += 1;
+        if steps == 3 { Err(Enough) } else { Ok(()) }
+    };
+    assert!(matches!(find_rate(&mut network, &mut trainer, &[batch(0, 4)], 10, 1e-3, 1e-2, after), Err(Enough)));
+    assert_eq!((steps, trainer.steps()), (3, 3));
 }
 
 fn train(network: &mut Network, path: &Path, batch: &Batch) {

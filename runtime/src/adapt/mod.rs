@@ -4,6 +4,7 @@
 //! learn (BN-NAS, Chen et al. 2021; arXiv 2112.00265).
 
 pub mod candidate;
+pub mod metrics;
 pub mod optimizer;
 pub mod rate;
 pub mod run;

@@ -26,18 +26,19 @@ const SMOOTHING: f32 = 0.9;
 const BLOWN_UP: f32 = 4.0;
 
 /// Runs `trainer` over `batches` (in turn) for `steps` steps while the rate grows geometrically from
-/// `low` to `high`. The trainer is left as the search leaves it: use a fresh one to train.
+/// `low` to `high`. `after` is called after every step. The trainer is left as the search leaves it: use a fresh one to train.
 ///
 /// # Errors
-/// If a graph fails. A loss that is not finite only ends the search.
-pub fn find_rate(
+/// If a graph fails, or `after` does. A loss that is not finite only ends the search.
+pub fn find_rate<E: From<AdaptError>>(
     network: &mut Network,
     trainer: &mut Trainer,
     batches: &[Batch],
     steps: u32,
     low: f32,
     high: f32,
-) -> Result<RateCurve, AdaptError> {
+    mut after: impl FnMut(&mut Network) -> Result<(), E>,
+) -> Result<RateCurve, E> {
     let mut points: Vec<RatePoint> = Vec::new();
     let (mut mean, mut weight, mut least) = (0.0f32, 0.0f32, f32::INFINITY);
     for (step, batch) in (0..steps).zip(batches.iter().cycle()) {
@@ -46,6 +47,7 @@ pub fn find_rate(
             Err(AdaptError::NonFinite { .. }) => break,
             other => other?,
         };
+        after(network)?;
         mean = SMOOTHING * mean + (1.0 - SMOOTHING) * report.loss;
         weight = SMOOTHING * weight + (1.0 - SMOOTHING);
         let loss = mean / weight;

@@ -15,12 +15,12 @@ use serde::Serialize;
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, OutputArgs},
-    budget::{self, BudgetArgs, Planned, Training},
+    budget::{self, BudgetArgs, Left, Planned, Training},
     output, outputs, setup,
     training::{self, TrainingArgs},
 };
 use crate::{
-    adapt::{self, AdaptOptions, StepReport, Trainer, rate::find_rate, run::RunError},
+    adapt::{self, AdaptOptions, StepReport, Trainer, metrics, rate::find_rate, run::RunError},
     atomic,
     checkpoint::{Checkpoint, CheckpointError, STATE_FILE},
     data::Part,
@@ -71,18 +71,6 @@ pub struct AdaptArgs {
     output: OutputArgs,
 }
 
-/// A line of metrics.jsonl.
-#[derive(Serialize)]
-struct Metric<'a> {
-    step: u64,
-    epoch: f64,
-    path: &'a str,
-    loss: f32,
-    rate: f32,
-    gradient_norm: f64,
-    images_per_s: f64,
-}
-
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Summary {
@@ -100,6 +88,8 @@ struct Summary {
     memory: Option<budget::Report>,
 }
 
+/// Lines of metrics that there is room for from the beginning.
+const LINES: usize = 4096;
 /// Mini-batches that a rate is looked for on.
 const RATE_BATCHES: usize = 16;
 
@@ -137,7 +127,8 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
         output::words(format_args!("data: {}", data.description()));
     }
     let held = args.find_rate.then_some(RATE_BATCHES);
-    let what = Training { path: path.as_ref(), held, resumed: args.resume };
+    let left = if args.find_rate { Left::Nothing } else { Left::Resumable };
+    let what = Training { path: path.as_ref(), held, resumed: args.resume, left };
     let planned = budget.map(|b| budget::training(b, &mut session, &data, &mut args.training, what, quiet));
     let mut planned = planned.transpose()?;
     let loader = args.training.loader(&data, args.seed)?;
@@ -146,7 +137,7 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
     if args.find_rate {
         let (batch, count) = (args.training.batch() as usize, RATE_BATCHES.min(per_epoch as usize));
         let batches = data.fixed_batches(Part::Train, batch, count, args.seed)?;
-        return search_rate(&mut session, options, &batches, &args.output);
+        return search_rate(&mut session, options, &batches, planned, &args.output);
     }
     let total = options.schedule.total;
     let _out = outputs::Directory::make(&out)?;
@@ -179,11 +170,14 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
             running.check_placement(run, network)?;
         }
         let images_per_s = batch as f64 / seconds.max(1e-9);
-        metrics.write(report, network.supernet(), per_epoch, images_per_s)?;
+        metrics::line(&mut metrics.pending, report, network.supernet(), per_epoch, images_per_s)
+            .map_err(Failure::usage)?;
         sum += f64::from(report.loss);
         count += 1;
         bar.inc(1);
-        bar.set_message(format!("loss {:.3}  {images_per_s:.0} images/s", sum / f64::from(count)));
+        if !bar.is_hidden() {
+            bar.set_message(format!("loss {:.3}  {images_per_s:.0} images/s", sum / f64::from(count)));
+        }
         let epoch_ends = report.step.is_multiple_of(per_epoch);
         exceeded = planned.as_mut().and_then(|planned| planned.look(network).err());
         let stop = interrupted.load(Ordering::SeqCst) || exceeded.is_some();
@@ -235,7 +229,7 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
         images_per_s: (steps * batch) as f64 / seconds.max(1e-9),
         sessions: session.network.sessions(),
         placement: session.running.told_placement(&session.network, quiet),
-        memory: planned.as_ref().map(Planned::report),
+        memory: planned.as_ref().map(Planned::end),
     };
     if args.output.json {
         output::json(&summary)?;
@@ -256,6 +250,7 @@ fn search_rate(
     session: &mut setup::Session,
     options: AdaptOptions,
     batches: &[crate::data::Batch],
+    mut planned: Option<Planned>,
     output: &OutputArgs,
 ) -> Result<Exit, Failure> {
     /// Steps and ends of the search.
@@ -264,9 +259,11 @@ fn search_rate(
     const HIGH: f32 = 10.0;
     let initial = setup::parameters(session, None)?;
     let mut trainer = Trainer::new(&session.network, options, initial);
-    let curve = find_rate(&mut session.network, &mut trainer, batches, STEPS, LOW, HIGH)?;
+    let look = |network: &mut Network| planned.as_mut().map_or(Ok(()), |planned| planned.look(network));
+    let curve = find_rate(&mut session.network, &mut trainer, batches, STEPS, LOW, HIGH, look)?;
+    let memory = planned.as_ref().map(Planned::end);
     if output.json {
-        output::json(&curve)?;
+        budget::say_json(&curve, memory)?;
         return Ok(Exit::Done);
     }
     output::line("rate       loss")?;
@@ -285,7 +282,7 @@ fn search_rate(
 struct Metrics {
     path: PathBuf,
     file: Option<File>,
-    pending: String,
+    pending: Vec<u8>,
 }
 
 impl Metrics {
@@ -297,15 +294,17 @@ impl Metrics {
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
             read => read.map_err(failed)?,
         };
-        let (mut pending, mut losses) = (String::new(), Vec::new());
+        // Lines of an epoch, unless that is very long.
+        let room = usize::try_from(per_epoch).unwrap_or(LINES).min(LINES) * metrics::LINE;
+        let (mut pending, mut losses) = (Vec::with_capacity(room), Vec::new());
         for line in text.lines() {
             let Ok(metric) = serde_json::from_str::<serde_json::Value>(line) else { break };
             let Some(step) = metric["step"].as_u64().filter(|&step| step <= steps) else { break };
             if step > steps - steps % per_epoch.max(1) {
                 losses.extend(metric["loss"].as_f64().map(|loss| loss as f32));
             }
-            pending += line;
-            pending.push('\n');
+            pending.extend(line.as_bytes());
+            pending.push(b'\n');
         }
         Ok((Self { path: path.to_owned(), file: None, pending }, losses))
     }
@@ -322,33 +321,12 @@ impl Metrics {
         }
     }
 
-    fn write(
-        &mut self,
-        report: &StepReport,
-        supernet: &nasbn_models::Supernet,
-        per_epoch: u64,
-        images_per_s: f64,
-    ) -> Result<(), Failure> {
-        let metric = Metric {
-            step: report.step,
-            epoch: report.step as f64 / per_epoch as f64,
-            path: &supernet.format_path(&report.path),
-            loss: report.loss,
-            rate: report.rate,
-            gradient_norm: report.gradient_norm,
-            images_per_s: (images_per_s * 10.0).round() / 10.0,
-        };
-        self.pending += &serde_json::to_string(&metric).map_err(|e| Failure::usage(e.to_string()))?;
-        self.pending.push('\n');
-        Ok(())
-    }
-
     fn flush(&mut self) -> Result<(), Failure> {
         let failed = |e: io::Error| Failure::file(&self.path, &e);
         match &mut self.file {
-            Some(file) => file.write_all(self.pending.as_bytes()).map_err(failed)?,
+            Some(file) => file.write_all(&self.pending).map_err(failed)?,
             None => {
-                atomic::write(&self.path, self.pending.as_bytes()).map_err(failed)?;
+                atomic::write(&self.path, &self.pending).map_err(failed)?;
                 self.file = Some(File::options().append(true).open(&self.path).map_err(failed)?);
             }
         }

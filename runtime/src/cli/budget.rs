@@ -1,10 +1,10 @@
 //! `--memory-budget`: from the option to a plan that is told, kept and watched.
 
+mod planned;
 mod scoring;
 
 use clap::Args;
 use nasbn_models::{Path, Supernet, manifest::MemoryMode};
-use serde::Serialize;
 
 use super::{
     Exit, Failure, output,
@@ -16,14 +16,15 @@ use crate::{
     adapt::run::PREFETCH,
     data::{DataError, Dataset, Part},
     memory::{
-        self, Bytes, Ground, LEAST_BATCH, Linear, Measured, Plan, ProbeError, Request, Resident, Sessions, TooSmall,
-        Verdict, Watch, Way, Work, resident,
+        self, Bytes, Ground, LEAST_BATCH, Linear, MARGIN_BYTES, Measured, Plan, ProbeError, Request, Resident,
+        Sessions, TooSmall, Way, Work, resident,
     },
     network::{Network, NetworkOptions},
     ort_library,
     parameters::{BnParameters, Layout},
 };
 
+pub use planned::{Left, Planned, Report, say_json};
 pub use scoring::Scoring;
 
 /// Mini-batches of a run that are alive at once: those made ahead, one being made, one in use, and its copy for the graphs.
@@ -43,99 +44,6 @@ pub struct BudgetArgs {
     pub memory_budget: Option<u64>,
 }
 
-/// What `--json` says of the memory.
-#[derive(Clone, Copy, Serialize)]
-pub struct Report {
-    /// What the process may take, bytes.
-    budget: u64,
-    /// What is kept for backward passes.
-    mode: &'static str,
-    /// Images in a mini-batch.
-    batch: u32,
-    /// Sessions that are kept at most now.
-    sessions_kept: usize,
-    /// Sessions that all paths together need.
-    sessions: usize,
-    /// What the process was expected to take at most, bytes.
-    expected: u64,
-    /// What it has taken at most so far, bytes.
-    peak: u64,
-}
-
-/// A plan that is kept, and its watch.
-pub struct Planned {
-    plan: Plan,
-    watch: Watch,
-}
-
-impl Planned {
-    /// Tells the plan, and keeps the network to it.
-    fn begin(plan: Plan, network: &mut Network, quiet: bool) -> Self {
-        if plan.is_bounded() {
-            network.keep_sessions(plan.kept);
-        }
-        if !quiet {
-            let sessions = match plan.is_bounded() {
-                true => format!("{} of {} sessions kept", plan.kept, plan.sessions),
-                false => format!("all {} sessions kept", plan.sessions),
-            };
-            let (budget, expected) = (Bytes(plan.budget), Bytes(plan.expected));
-            output::words(format_args!(
-                "memory: {budget}: {}, batch {}, {sessions}, {expected} expected",
-                name(plan.memory),
-                plan.batch
-            ));
-        }
-        Self { plan, watch: Watch::new(&plan) }
-    }
-
-    /// Looks at what the process takes. Sessions are closed where that comes near to the budget; an error is that it is
-    /// above it, and the work should stop.
-    pub fn look(&mut self, network: &mut Network) -> Result<(), Failure> {
-        // It told when the plan was made; a look that fails changes nothing.
-        match resident().map_or(Verdict::Fine, |resident| self.watch.look(resident)) {
-            Verdict::Fine => Ok(()),
-            Verdict::Close(kept) => {
-                network.keep_sessions(kept);
-                ort_library::trim_arena();
-                log::info!("memory comes near to the budget: {kept} sessions are kept from now on");
-                Ok(())
-            }
-            Verdict::Exceeded(peak) => Err(self.exceeded(peak)),
-        }
-    }
-
-    /// As [`Planned::look`] where sessions cannot be closed.
-    pub fn check(&self) -> Result<(), Failure> {
-        let peak = resident().map_or(0, |resident| resident.peak);
-        if peak > self.plan.budget { Err(self.exceeded(peak)) } else { Ok(()) }
-    }
-
-    fn exceeded(&self, peak: u64) -> Failure {
-        let (budget, expected) = (Bytes(self.plan.budget), Bytes(self.plan.expected));
-        Failure::usage(format!("{} were taken of a memory budget of {budget} ({expected} were expected)", Bytes(peak)))
-            .with_exit(Exit::Stopped)
-            .hint(format!(
-                "go on with the same command, --resume and --memory-budget {}",
-                Bytes(peak.saturating_add(peak / memory::MARGIN_PART))
-            ))
-    }
-
-    /// What `--json` says.
-    pub fn report(&self) -> Report {
-        log::debug!("{:?}, {:?} bytes without activations", ort_library::arena_usage(), memory::standing());
-        Report {
-            budget: self.plan.budget,
-            mode: name(self.plan.memory),
-            batch: self.plan.batch,
-            sessions_kept: self.watch.kept().get(),
-            sessions: self.plan.sessions,
-            expected: self.plan.expected,
-            peak: resident().map_or(0, |resident| resident.peak),
-        }
-    }
-}
-
 /// What a mode is called on the command line.
 const fn name(memory: MemoryMode) -> &'static str {
     match memory {
@@ -153,6 +61,8 @@ pub struct Training<'a> {
     pub held: Option<usize>,
     /// Whether it goes on with a run, whose mini-batches and mode stay as they are.
     pub resumed: bool,
+    /// What is left if it is stopped.
+    pub left: Left,
 }
 
 /// A plan for training, which `training` and the session then follow: mini-batch and mode are those that were asked for, or
@@ -183,7 +93,9 @@ pub fn training(
         buffers: Linear { fixed: channels(session.network.layout()) * VECTORS, per_image: image * batches as u64 },
     };
     let probe = |network: &mut Network| -> Result<Way, Failure> {
-        let measured = memory::measure(network, |network, images| step(network, &rows.heaviest, images))?;
+        let measured = rows.confined(network, |network| {
+            memory::measure(network, |network, images| step(network, &rows.heaviest, images))
+        })?;
         let memory = network.options().memory;
         log::debug!("{}: {measured:?}", name(memory));
         let works = vec![Work { bytes: measured.activations, images: None }];
@@ -210,7 +122,7 @@ pub fn training(
             Smaller { batch: Some(batch).filter(|_| named), fast, resumed: false }
         }
     };
-    let plan = memory::plan(&request, &ground, &ways).map_err(|e| refused(&e.with_room(ROOM_PART), smaller))?;
+    let plan = memory::plan(&request, &ground, &ways).map_err(|e| refused(&e, smaller))?;
     if session.network.options().memory != plan.memory {
         session.network = session.network_in(plan.memory)?;
     }
@@ -228,7 +140,7 @@ pub fn training(
         MemoryMode::Fast => Memory::Fast,
         MemoryMode::Lean => Memory::Lean,
     });
-    Ok(Planned::begin(plan, &mut session.network, quiet))
+    Ok(Planned::begin(plan, session, what.left, quiet))
 }
 
 /// Whether `fast` can be tried within the budget, given what `lean` takes.
@@ -262,6 +174,8 @@ struct Rows {
     /// Operators of the heaviest, and of all that will be run.
     of_path: usize,
     all: usize,
+    /// Where the system ends the process: no probe goes there.
+    limit: Option<u64>,
 }
 
 impl Rows {
@@ -279,7 +193,7 @@ impl Rows {
         }
         let of_path = memory::operators(supernet, std::slice::from_ref(&heaviest));
         let all = memory::operators(supernet, among).max(of_path);
-        Ok(Self { heaviest, others, of_path, all })
+        Ok(Self { heaviest, others, of_path, all, limit: memory::limit() })
     }
 
     /// Does a little work with a network that is closed then, so that what the first work of all takes for good (pages of
@@ -289,7 +203,19 @@ impl Rows {
         mut network: Network,
         work: impl Fn(&mut Network, &Path, u32) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        work(&mut network, &self.heaviest, memory::PROBE_IMAGES[0])
+        self.confined(&mut network, |network| work(network, &self.heaviest, memory::PROBE_IMAGES[0]))
+    }
+
+    /// Does work that is refused as soon as it comes near to where the system would end it.
+    fn confined<T>(
+        &self,
+        network: &mut Network,
+        work: impl FnOnce(&mut Network) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        network.stop_at(self.limit);
+        let done = work(network);
+        network.stop_at(None);
+        done
     }
 
     /// Sessions of all paths, given those of one: as many for each operator.
@@ -332,9 +258,6 @@ impl Rows {
     }
 }
 
-/// Part of the least budget that is told besides: five probes of the same training differed by 3 %.
-const ROOM_PART: u64 = 16;
-
 /// What was named, and could be otherwise to take less.
 #[derive(Clone, Copy, Default)]
 struct Smaller {
@@ -361,12 +284,24 @@ fn refused(error: &TooSmall, smaller: Smaller) -> Failure {
     Failure::usage(error).hint(hint)
 }
 
-/// Images that cannot be read, which may be for a budget that is smaller than they are.
-pub fn refused_images(error: DataError, budget: Option<u64>) -> Failure {
-    match (&error, budget) {
-        (DataError::TooLarge { bound, .. }, Some(budget)) if *bound == budget => {
-            Failure::usage(format!("the images alone do not fit in the memory budget: {error}"))
-                .hint(format!("raise --memory-budget, or {}", error.hint()))
+/// Bytes that images may take at most within a memory budget, and below where the system ends the process.
+pub fn room_for_images(budget: u64) -> u64 {
+    let taken = resident().map_or(0, |resident| resident.anonymous).saturating_add(MARGIN_BYTES);
+    memory::limit().map_or(budget, |limit| budget.min(limit.saturating_sub(taken)))
+}
+
+/// Images that cannot be read, which may be as there is only `room` for them.
+pub fn refused_images(error: DataError, room: Option<u64>) -> Failure {
+    match (&error, room) {
+        (DataError::TooLarge { bound, needed, .. }, Some(room)) if *bound == room => {
+            let taken = resident().map_or(0, |resident| resident.now);
+            let least = Bytes(taken.saturating_add(*needed));
+            Failure::usage(format!("the images alone do not fit in the memory budget: {error}")).hint(format!(
+                "give it --memory-budget {least} at the very least ({} are taken already, and what the network takes comes \
+                 besides), or {}",
+                Bytes(taken),
+                error.hint()
+            ))
         }
         _ => error.into(),
     }

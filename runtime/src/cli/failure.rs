@@ -10,6 +10,7 @@ use crate::{
     data::DataError,
     engine::EngineError,
     journal::{self, JournalError},
+    memory::{Bytes, MARGIN_BYTES},
     ort_library::LibraryError,
 };
 
@@ -142,6 +143,13 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         if matches!(error, EngineError::NotFinite { .. }) {
             return Self::usage(&error).hint("adapt again with a lower rate, or take an earlier checkpoint");
+        }
+        if let EngineError::NoRoom { taken, .. } = error {
+            return Self::usage(&error).hint(format!(
+                "raise that limit, and --memory-budget with it, to more than {}; where there is no such limit, the same command tells the \
+                 least budget that would do",
+                Bytes(taken.saturating_add(MARGIN_BYTES))
+            ));
         }
         let exit = if error.is_of_bundle() { Exit::Usage } else { Exit::Device };
         Self::usage(&error)

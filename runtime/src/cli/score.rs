@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Exit, Failure,
     args::{BundleArgs, McArgs, OptionalDataArgs, OutputArgs, PathsArgs, ReferenceArgs, ValidationArgs},
-    budget::{BudgetArgs, Planned, Scoring},
+    budget::{BudgetArgs, Left, Planned, Scoring},
     output, outputs,
     reference::{self, Watched},
     setup,
@@ -134,6 +134,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         paths: &paths,
         writes: false,
         latency: None,
+        left: if to_stdout { Left::NothingOnStdout } else { Left::Resumable },
         quiet: args.output.quiet,
     });
     let mut planned = scoring.map(|scoring| scoring.plan(&mut session)).transpose()?;
@@ -202,6 +203,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     if to_stdout {
         use std::io::Write;
         std::io::stdout().write_all(&csv).map_err(|e| Failure::stdout(&e))?;
+        planned.as_ref().map(Planned::end);
         return Ok(Exit::Done);
     }
     // All rows are on file.
@@ -209,10 +211,11 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     if let Some(kept) = kept {
         kept.remove()?;
     }
+    let memory = planned.as_ref().map(Planned::end);
     if args.output.json {
         output::json(&json!({
             "out": args.out, "paths": rows.len(), "distinct_networks": distinct, "not_finite": missing,
-            "placement": placement, "memory": planned.as_ref().map(Planned::report),
+            "placement": placement, "memory": memory,
         }))?;
     } else if !args.output.quiet {
         output::line(format!("{}: {} paths, {distinct} different networks", args.out.display(), rows.len()))?;

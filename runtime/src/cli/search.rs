@@ -20,8 +20,8 @@ use serde_json::{Map, Value};
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, McArgs, OutputArgs, ReferenceArgs, ValidationArgs},
-    budget::{Planned, Scoring},
-    fingerprint, note, output, outputs,
+    budget::{Left, Planned, Scoring},
+    fingerprint, note, outputs,
     reference::{Watched, needed_composite},
     setup, units,
 };
@@ -233,19 +233,10 @@ fn planned(
         paths: &[],
         writes: true,
         latency,
+        left: Left::Resumable,
         quiet: args.output.quiet,
     };
     scoring.plan(session).map(Some)
-}
-
-/// Prints a result as JSON, with what became of the memory budget if there was one: that is not in result.json, as it is
-/// another in every run.
-fn say_json(result: &impl Serialize, planned: Option<&Planned>) -> Result<(), Failure> {
-    let Some(planned) = planned else { return output::json(result) };
-    let mut value = serde_json::to_value(result).map_err(Failure::usage)?;
-    let memory = serde_json::to_value(planned.report()).map_err(Failure::usage)?;
-    value.as_object_mut().map(|fields| fields.insert("memory".into(), memory));
-    output::json(&value)
 }
 
 /// What to do about a search that was stopped.

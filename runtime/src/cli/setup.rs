@@ -133,14 +133,15 @@ pub fn dataset_within(
         classes: supernet.classes() as usize,
     };
     let usual = LoadOptions::default();
+    let room = most.map(budget::room_for_images);
     let options = LoadOptions {
         skip_unreadable: args.skip_unreadable,
         validation_fraction: args.validation_fraction,
-        max_bytes: most.map_or(usual.max_bytes, |most| most.min(usual.max_bytes)),
+        max_bytes: room.map_or(usual.max_bytes, |room| room.min(usual.max_bytes)),
         ..usual
     };
     let data = data::load(source, &spec, &options);
-    Ok(Arc::new(data.map_err(|error| budget::refused_images(error, most))?))
+    Ok(Arc::new(data.map_err(|error| budget::refused_images(error, room))?))
 }
 
 /// BatchNorm parameters: those of the checkpoint, or the initial ones.

@@ -8,7 +8,7 @@ use nasbn_models::manifest::MemoryMode;
 use super::{
     Exit, Failure,
     args::{BundleArgs, DataArgs, OutputArgs, ValidationArgs},
-    budget::{BudgetArgs, Planned, Scoring},
+    budget::{BudgetArgs, Left, Planned, Scoring},
     output, outputs, setup,
 };
 use crate::{
@@ -66,6 +66,7 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
         paths: std::slice::from_ref(&path),
         writes: true,
         latency: None,
+        left: Left::Nothing,
         quiet: args.output.quiet,
     });
     let planned = scoring.map(|scoring| scoring.plan(&mut session)).transpose()?;
@@ -79,10 +80,11 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     planned.as_ref().map_or(Ok(()), Planned::check)?;
     let _out = outputs::Directory::make(&args.out)?;
     let written = files.write(&args.out, "subnet", &[])?;
+    let memory = planned.as_ref().map(Planned::end);
     if args.output.json {
         output::json(&serde_json::json!({
             "path": name, "asked": args.path, "validation": validation, "files": written,
-            "placement": placement, "memory": planned.as_ref().map(Planned::report),
+            "placement": placement, "memory": memory,
         }))?;
     } else if !args.output.quiet {
         output::line(format!(

@@ -7,6 +7,7 @@
 
 mod bytes;
 mod heaviest;
+mod limit;
 mod plan;
 mod probe;
 mod resident;
@@ -14,6 +15,7 @@ mod watch;
 
 pub use bytes::Bytes;
 pub use heaviest::{heaviest_of, operators, rows};
+pub use limit::limit;
 pub use plan::{
     Ground, LEAST_BATCH, Linear, MARGIN_BYTES, MARGIN_PART, Plan, Request, Sessions, TooSmall, Way, Work, plan,
 };

@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(watch.kept().get(), 5);
         let mut look = |mib: f64| {
             let now = (mib * f64::from(1 << 20)) as u64;
-            watch.look(Resident { now, peak: now })
+            watch.look(Resident { now, anonymous: now, peak: now })
         };
         let close = |kept| Verdict::Close(NonZeroUsize::new(kept).unwrap());
         // The margin is 12 MiB and a seventeenth: 17.9.
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(look(100.0), Verdict::Fine);
         assert_eq!(look(101.0), Verdict::Exceeded(101 << 20));
         // What was exceeded once stays so.
-        let after = Resident { now: 50 << 20, peak: 101 << 20 };
+        let after = Resident { now: 50 << 20, anonymous: 50 << 20, peak: 101 << 20 };
         assert_eq!(watch.look(after), Verdict::Exceeded(101 << 20));
     }
 }

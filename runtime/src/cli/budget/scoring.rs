@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nasbn_models::{Path, cost::CostTable};
 
-use super::{Planned, Rows, Smaller, channels, images, refused, resident_now};
+use super::{Left, Planned, Rows, Smaller, channels, images, refused, resident_now};
 use crate::{
     adapt::candidate::CandidateOptions,
     cli::{Failure, args::ValidationArgs, setup::Session},
@@ -29,8 +29,6 @@ const REFERENCE_BATCHES: u64 = 6;
 /// Part of the activations that is reckoned with besides: paths of a sample differ, and what they keep of one another leaves holes. On
 /// `nas-bench-macro` samples of 8 to 24 paths took 8 to 22 % more than the heaviest path twice.
 const HOLES_PART: u64 = 4;
-/// Part of the least budget that is told besides: five probes of all indicators differed by 10 %.
-const ROOM_PART: u64 = 8;
 /// Rate of the steps that are tried: they change nothing that is kept.
 const RATE: f32 = 1e-3;
 
@@ -54,6 +52,8 @@ pub struct Scoring<'a> {
     pub writes: bool,
     /// Images in the batch of networks whose latency is measured, if it is.
     pub latency: Option<u32>,
+    /// What is left if it is stopped.
+    pub left: Left,
     /// No words.
     pub quiet: bool,
 }
@@ -81,18 +81,23 @@ impl Scoring<'_> {
         if let Some(reference) = self.reference {
             buffers.fixed += REFERENCE_BATCHES * image * reference.batch as u64;
         }
-        if self.writes {
-            buffers.fixed += FILES * 4 * CostTable::new(&supernet).cost(&path).params;
-        }
-        let own = memory::measure(&mut session.network, |network, images| self.own(network, &path, images))?;
-        let reference =
-            memory::measure(&mut session.network, |network, images| self.reference(network, &path, images))?;
+        let files = if self.writes { FILES * 4 * CostTable::new(&supernet).cost(&path).params } else { 0 };
+        let (own, reference) = rows.confined(&mut session.network, |network| {
+            let own = memory::measure(network, |network, images| self.own(network, &path, images))?;
+            Ok((own, memory::measure(network, |network, images| self.reference(network, &path, images))?))
+        })?;
         let works = vec![
-            Work { bytes: own.activations.higher_by(HOLES_PART), images: None },
+            // A path by itself leaves no holes that were not there when it was probed.
+            Work {
+                bytes: if self.paths.len() == 1 { own.activations } else { own.activations.higher_by(HOLES_PART) },
+                images: None,
+            },
             Work {
                 bytes: reference.activations.higher_by(HOLES_PART),
                 images: self.reference.and_then(|r| u32::try_from(r.batch).ok()),
             },
+            // Activations are given back before files are made.
+            Work { bytes: Linear { fixed: files, per_image: 0 }, images: None },
         ];
         let measured = Measured {
             sessions: own.sessions + reference.sessions,
@@ -110,9 +115,9 @@ impl Scoring<'_> {
         let batch = self.validation.batch;
         let request = Request { budget: self.budget, batch, least_batch: batch };
         let plan = memory::plan(&request, &ground, std::slice::from_ref(&way))
-            .map_err(|e| refused(&e.with_room(ROOM_PART), Smaller { batch: Some(batch), ..Smaller::default() }))?;
+            .map_err(|e| refused(&e, Smaller { batch: Some(batch), ..Smaller::default() }))?;
         let plan = rows.refine(&mut session.network, (request, plan), &ground, vec![way], all)?;
-        Ok(Planned::begin(plan, &mut session.network, self.quiet))
+        Ok(Planned::begin(plan, session, self.left, self.quiet))
     }
 
     /// What the composite's reference sample does with a path, if that is measured.

@@ -16,11 +16,15 @@ use nasbn_models::{
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::Serialize;
 
-use super::{
-    Objective, ReportImages, SearchArgs, check_interrupted, described, measure, planned, record, reference, say_json,
-};
+use super::{Objective, ReportImages, SearchArgs, check_interrupted, described, measure, planned, record, reference};
 use crate::{
-    cli::{Exit, Failure, output, outputs, reference::Watched, setup},
+    cli::{
+        Exit, Failure,
+        budget::{self, Planned},
+        output, outputs,
+        reference::Watched,
+        setup,
+    },
     data::Normaliser,
     indicators::catalogue::{self, Direction, Measurement},
     parameters::BnParameters,
@@ -153,8 +157,9 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
     session.running.told_placement(&session.network, args.output.quiet);
     write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
     record.remove()?;
+    let memory = planned.as_ref().map(Planned::end);
     if args.output.json {
-        say_json(&found, planned.as_ref())?
+        budget::say_json(&found, memory)?
     } else if !args.output.quiet {
         print(&found)?
     }

@@ -12,9 +12,9 @@ use crate::{
     board::Board,
     cli::{
         Exit, Failure,
-        budget::Planned,
+        budget::{Planned, say_json},
         output,
-        search::{measure, say_json},
+        search::measure,
         setup,
     },
     composite::Composite,
@@ -297,8 +297,9 @@ impl Outcome<'_> {
 
 /// Says what was found.
 pub fn say(args: &SearchArgs, report: &SearchReport, planned: Option<&Planned>) -> Result<(), Failure> {
+    let memory = planned.map(Planned::end);
     if args.output.json {
-        return say_json(report, planned);
+        return say_json(report, memory);
     }
     if args.output.quiet {
         return Ok(());
