@@ -30,6 +30,15 @@ pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     Staged::new(path, contents)?.commit()
 }
 
+/// As [`write()`], up to the rename: the contents are on the disk, and what is at `path` is as it was until
+/// [`Staged::commit`]. Without that nothing is left of them.
+///
+/// # Errors
+/// Any of the steps.
+pub fn stage<'a>(path: &Path, contents: &'a [u8]) -> io::Result<Staged<'a>> {
+    Staged::new(path, contents)
+}
+
 /// Writes several files, each as [`write()`] does: none is replaced before all of them are on the disk.
 ///
 /// # Errors
@@ -57,7 +66,9 @@ pub fn check(path: &Path) -> io::Result<()> {
 }
 
 /// A file that is on the disk under another name, and is to take its place.
-enum Staged<'a> {
+pub struct Staged<'a>(Place<'a>);
+
+enum Place<'a> {
     File { temporary: NamedTempFile, target: PathBuf },
     Stream { target: PathBuf, contents: &'a [u8] },
 }
@@ -68,7 +79,7 @@ impl<'a> Staged<'a> {
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let present = fs::metadata(&target).ok();
         if present.as_ref().is_some_and(|m| is_stream(m.file_type())) {
-            return Ok(Self::Stream { target, contents });
+            return Ok(Self(Place::Stream { target, contents }));
         }
         // As readable as the old file, or as any new one within the user's umask.
         let mode = present.map_or_else(|| Permissions::from_mode(0o666), |m| m.permissions());
@@ -80,13 +91,17 @@ impl<'a> Staged<'a> {
             temporary.as_file().set_permissions(mode)?;
         }
         temporary.as_file().sync_all()?;
-        Ok(Self::File { temporary, target })
+        Ok(Self(Place::File { temporary, target }))
     }
 
-    fn commit(self) -> io::Result<()> {
-        let (temporary, target) = match self {
-            Self::File { temporary, target } => (temporary, target),
-            Self::Stream { target, contents } => {
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// If it cannot be renamed, or, a device, written to.
+    pub fn commit(self) -> io::Result<()> {
+        let (temporary, target) = match self.0 {
+            Place::File { temporary, target } => (temporary, target),
+            Place::Stream { target, contents } => {
                 return OpenOptions::new().write(true).open(target)?.write_all(contents);
             }
         };

@@ -20,7 +20,7 @@ use ort::session::Session;
 
 use crate::{
     memory::{Bytes, MARGIN_BYTES, resident},
-    provider::{Backend, Placement, PlacementError, Precision},
+    provider::{Backend, Placement, PlacementError, Precision, ProviderError},
 };
 use bound::Memories;
 use inputs::Inputs;
@@ -90,6 +90,12 @@ pub enum EngineError {
     /// A tensor that only graphs read was to be read here.
     #[error("a tensor is in the provider's memory, where only graphs can read it")]
     NotOnHost,
+    /// The provider runs nothing ([`Engine::watch_placement`]).
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// It cannot be seen where nodes run.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
 }
 
 impl EngineError {
@@ -244,7 +250,7 @@ impl Engine {
     }
 
     /// From now on the first run of every graph that has no session yet is profiled, to tell where its nodes run. What is
-    /// computed stays the same.
+    /// computed stays the same. If of the first graphs the provider has run no node, or a profile cannot be read, a run fails.
     ///
     /// # Errors
     /// If there is no place for profiles.
@@ -253,9 +259,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Where the nodes of the graphs that ran since [`Engine::watch_placement`] ran, each graph counted once, or why that is
-    /// not known; none without that call.
-    pub fn placement(&self) -> Option<Result<&Placement, &PlacementError>> {
+    /// Where the nodes of the graphs that ran since [`Engine::watch_placement`] ran, each graph counted once; none without
+    /// that call.
+    pub fn placement(&self) -> Option<&Placement> {
         self.watch.as_ref().map(Watch::seen)
     }
 
@@ -322,7 +328,7 @@ impl Engine {
             && let Some(watch) = &mut self.watch
         {
             *seen = true;
-            watch.ended(session.end_profiling());
+            watch.ended(session.end_profiling(), self.opener.backend().provider)?;
         }
         given
     }
@@ -353,7 +359,7 @@ impl Engine {
                 _ => Precision::Fp32,
             };
             let watch = if entry.seen { None } else { self.watch.as_ref() };
-            let profile = watch.and_then(|watch| watch.profile(graph));
+            let profile = watch.map(|watch| watch.profile(graph));
             let session = boundary::onnx_runtime(|| self.opener.open(Model::File(file), profile.as_deref(), precision));
             let session = session.map_err(|e| EngineError::Load { file: file.clone(), reason: e.to_string() })?;
             let fits = session.inputs().iter().map(|i| i.name()).eq(entry.inputs.iter().map(|i| i.name.as_str()))

@@ -27,7 +27,7 @@ use crate::{
     engine::{Engine, EngineError, Feed, Opener, SharedTensor},
     ort_library,
     parameters::{BnParameters, Layout, Statistics},
-    provider::{Backend, Placement, PlacementError, Provider},
+    provider::{Backend, Placement, Provider},
 };
 
 pub use linear::Linear;
@@ -180,7 +180,7 @@ impl Network {
     }
 
     /// Where the nodes of the graphs that ran so far ran, if that is watched; see [`Engine::placement`].
-    pub fn placement(&self) -> Option<Result<&Placement, &PlacementError>> {
+    pub fn placement(&self) -> Option<&Placement> {
         self.engine.placement()
     }
 

@@ -251,7 +251,7 @@ fn where_nodes_run_is_seen_while_they_do() {
                 watched.keep_sessions(NonZeroUsize::new(limit).unwrap());
                 watched.watch_placement().unwrap();
                 assert!(everything(&mut watched) == expected, "{} {memory:?} {lowering:?}, {limit} sessions", space.0);
-                placements.push(watched.placement().unwrap().unwrap().clone());
+                placements.push(watched.placement().unwrap().clone());
             }
             assert_eq!(placements[0].nodes().into_keys().collect::<Vec<_>>(), ["cpu"]);
             assert_eq!(placements[0], placements[1], "a graph that is opened again counts once");
@@ -262,7 +262,7 @@ fn where_nodes_run_is_seen_while_they_do() {
     let (manifest, mut rng) = (bundle.manifest(), ChaCha8Rng::seed_from_u64(5));
     let mut network = network(backend(), &bundle, MemoryMode::Lean, Lowering::Portable);
     network.watch_placement().unwrap();
-    assert_eq!(network.placement().unwrap().unwrap(), &Placement::default(), "nothing has run");
+    assert_eq!(network.placement().unwrap(), &Placement::default(), "nothing has run");
     let path = network.supernet().parse_path("12112121").unwrap();
     let (parameters, statistics) = (BnParameters::initial(network.layout()), Statistics::standard(network.layout()));
     network.evaluate(&path, &parameters, &statistics, batch(3, &mut rng).images.view()).unwrap();
@@ -274,7 +274,7 @@ fn where_nodes_run_is_seen_while_they_do() {
         let graph = manifest.graphs.iter().find(is).unwrap();
         expected = expected.with(measure(&opener, Model::File(&bundle.file_path(graph.file)), 1, &[]).unwrap());
     }
-    assert_eq!(network.placement().unwrap().unwrap(), &expected);
+    assert_eq!(network.placement().unwrap(), &expected);
 }
 
 #[test]

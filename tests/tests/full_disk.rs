@@ -36,12 +36,14 @@ fn a_full_disk_leaves_the_old_files() {
     let out = dir.path().join("c");
     run("nasbn", &adaptation(&out, &["--epochs", "1"])).ok();
     let before = state(&out);
+    let metrics = fs::read(out.join("metrics.jsonl")).unwrap();
     // The largest file may be smaller than a checkpoint.
     let ran = run_short_of_room(ROOM, "nasbn", &adaptation(&out, &["--epochs", "2", "--force"]));
     // To go on is to go on with the older run.
     let said = ran.fails(2, "the last checkpoint").stderr;
     assert!(!said.contains("--resume"), "{said}");
     assert!(state(&out) == before, "the old checkpoint changed");
+    assert!(fs::read(out.join("metrics.jsonl")).unwrap() == metrics, "its metrics changed");
 }
 
 #[test]

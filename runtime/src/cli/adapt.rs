@@ -164,11 +164,7 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
     let mut exceeded = None;
     // Whether there is a checkpoint of this run.
     let mut resumable = args.resume;
-    let (running, run) = (&session.running, &args.bundle.run);
     let after = |network: &mut Network, trainer: &Trainer, report: &StepReport, seconds: f64| {
-        if report.step == first_step + 1 {
-            running.check_placement(run, network)?;
-        }
         let images_per_s = batch as f64 / seconds.max(1e-9);
         metrics::line(&mut metrics.pending, report, network.supernet(), per_epoch, images_per_s)
             .map_err(Failure::usage)?;
@@ -189,8 +185,9 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
             (sum, count) = (0.0, 0);
         }
         if epoch_ends || stop || args.checkpoint_steps.is_some_and(|n| report.step.is_multiple_of(n)) {
-            metrics.flush()?;
-            trainer.checkpoint().write(&out, digest, network.layout())?;
+            let checkpoint = trainer.checkpoint();
+            let written = metrics.flush(|| Ok(checkpoint.write(&out, digest, network.layout())?));
+            written.map_err(|failure| if resumable { failure.resumable() } else { failure })?;
             resumable = true;
         }
         Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -198,14 +195,10 @@ pub fn run(mut args: AdaptArgs) -> Result<Exit, Failure> {
     let result: Result<(), RunError<Failure>> = adapt::run::run(&mut session.network, &mut trainer, loader, after);
     bar.finish_and_clear();
     if let Err(error) = result {
-        let unwritten = matches!(error, RunError::Caller(_));
-        match unwritten {
-            true if !resumable => metrics.discard(),
-            true => {}
-            false => metrics.flush_if_begun()?,
+        if !matches!(error, RunError::Caller(_)) {
+            metrics.flush_if_begun()?;
         }
         let failure = Failure::from(error);
-        let failure = if unwritten && resumable { failure.resumable() } else { failure };
         return Err(match state.exists() {
             true => failure.and(format!("the last checkpoint in {} is kept", out.display())),
             false => failure.and("no checkpoint was written yet"),
@@ -311,24 +304,21 @@ impl Metrics {
 
     /// What training that failed had to tell, unless the file is still an older run's.
     fn flush_if_begun(&mut self) -> Result<(), Failure> {
-        if self.file.is_some() { self.flush() } else { Ok(()) }
+        if self.file.is_some() { self.flush(|| Ok(())) } else { Ok(()) }
     }
 
-    /// Removes them: they are of a run that has no checkpoint.
-    fn discard(&mut self) {
-        if self.file.take().is_some() {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), Failure> {
+    /// Writes what is pending and the checkpoint that it leads to. An older run's file is replaced after the older run's
+    /// checkpoint.
+    fn flush(&mut self, checkpoint: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
         let failed = |e: io::Error| Failure::file(&self.path, &e);
-        match &mut self.file {
-            Some(file) => file.write_all(&self.pending).map_err(failed)?,
-            None => {
-                atomic::write(&self.path, &self.pending).map_err(failed)?;
-                self.file = Some(File::options().append(true).open(&self.path).map_err(failed)?);
-            }
+        if let Some(file) = &mut self.file {
+            file.write_all(&self.pending).map_err(failed)?;
+            checkpoint()?;
+        } else {
+            let staged = atomic::stage(&self.path, &self.pending).map_err(failed)?;
+            checkpoint()?;
+            staged.commit().map_err(failed)?;
+            self.file = Some(File::options().append(true).open(&self.path).map_err(failed)?);
         }
         self.pending.clear();
         Ok(())

@@ -151,6 +151,11 @@ impl From<EngineError> for Failure {
                 Bytes(taken.saturating_add(MARGIN_BYTES))
             ));
         }
+        let error = match error {
+            EngineError::Provider(error) => return error.into(),
+            EngineError::Placement(error) => return error.into(),
+            other => other,
+        };
         let exit = if error.is_of_bundle() { Exit::Usage } else { Exit::Device };
         Self::usage(&error)
             .with_exit(exit)

@@ -180,31 +180,15 @@ impl Running {
         Ok(network)
     }
 
-    /// Once graphs of `network` have run, before anything is made of what they computed: an error if the provider ran none of
-    /// their nodes, or that is not known; where a fallback is allowed, a warning.
-    pub fn check_placement(&self, args: &RunArgs, network: &Network) -> Result<(), Failure> {
-        let Some(seen) = network.placement() else { return Ok(()) };
-        let seen = seen.map_err(|error| Failure::usage(error).with_exit(Exit::Device).hint(error.hint()))?;
-        if seen.nodes().is_empty() {
-            // What is asked for needs no graphs.
-            return Ok(());
-        }
-        match seen.check(self.backend.provider, "the first graphs that ran") {
-            Err(problem) if args.allow_cpu_fallback => fallen_back(&problem),
-            checked => checked?,
-        }
-        Ok(())
-    }
-
     /// Where the nodes of all graphs of `network` that ran ran, said unless it is `quiet`; what the provider left to others
     /// is told whatever is. None on the CPU.
     pub fn told_placement(&self, network: &Network, quiet: bool) -> Option<Placement> {
-        let placement = network.placement().and_then(Result::ok).cloned();
-        if let Some(placement) = placement.as_ref().filter(|_| !quiet) {
+        let placement = network.placement()?;
+        if !quiet && !placement.nodes().is_empty() {
             output::words(format_args!("placement: {placement}"));
         }
-        self.tell_left(placement.as_ref());
-        placement
+        self.tell_left(Some(placement));
+        Some(placement.clone())
     }
 
     /// [`Running::accept`] for the only model that is run, `what`; and nodes that the provider left to others are told.

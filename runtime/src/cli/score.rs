@@ -167,8 +167,7 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
     for (path, row) in paths.iter().zip(&rows) {
         scorer.remember(path, row);
     }
-    let begun = rows.len();
-    for path in &paths[begun..] {
+    for path in &paths[rows.len()..] {
         if interrupted.load(Ordering::SeqCst) {
             bar.finish_and_clear();
             let stopped = format!("stopped after {} of {} paths", rows.len(), paths.len());
@@ -180,10 +179,16 @@ pub fn run(args: ScoreArgs) -> Result<Exit, Failure> {
         if let Some(planned) = &mut planned {
             planned.look(scorer.network_mut())?;
         }
-        let row = scorer.score(path)?;
-        if rows.len() == begun {
-            session.running.check_placement(&args.bundle.run, scorer.network())?;
-        }
+        let row = match scorer.score(path) {
+            Ok(row) => row,
+            Err(error) => {
+                // Of a run that has come to nothing there is nothing to go on from.
+                if let Some(kept) = kept.filter(|kept| rows.is_empty() && kept.composite().is_none()) {
+                    kept.remove()?;
+                }
+                return Err(error.into());
+            }
+        };
         if let Some(kept) = &mut kept {
             kept.row(&row)?;
         }

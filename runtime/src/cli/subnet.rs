@@ -72,7 +72,6 @@ pub fn run(args: SubnetArgs) -> Result<Exit, Failure> {
     let planned = scoring.map(|scoring| scoring.plan(&mut session)).transpose()?;
     let statistics = recalibrate(&mut session.network, &path, &parameters, &training)?;
     let validation = validate(&mut session.network, &path, &parameters, &statistics, images.iter())?;
-    session.running.check_placement(&args.bundle.run, &session.network)?;
     let placement = session.running.told_placement(&session.network, args.output.quiet);
     let extra = [("validation_accuracy".to_owned(), validation.accuracy.to_string())];
     let layout = session.network.layout();

@@ -115,9 +115,7 @@ impl ProviderError {
                 let told = SIGNS.iter().find(|(signs, _)| signs.iter().any(|sign| reason.contains(sign)));
                 told.map_or("name another library with --ort-library, or take --provider cpu", |(_, hint)| hint)
             }
-            Self::Unused { .. } => {
-                "the provider knows none of the operators; take another --provider, or the CPU with --allow-cpu-fallback"
-            }
+            Self::Unused { .. } => "the provider knows none of the operators; take another --provider, such as cpu",
             Self::Untold { source, .. } => source.hint(),
         }
     }

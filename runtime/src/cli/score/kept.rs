@@ -52,14 +52,16 @@ impl Kept {
         Ok((Self { journal, composite }, rows))
     }
 
-    /// The composite that an earlier run has measured.
+    /// The composite that is on file.
     pub fn composite(&self) -> Option<&Composite> {
         self.composite.as_ref()
     }
 
     /// Keeps the composite.
     pub fn note(&mut self, composite: &Composite) -> Result<(), JournalError> {
-        self.journal.row(&[NOTE.to_owned(), note::encode(composite)])
+        self.journal.row(&[NOTE.to_owned(), note::encode(composite)])?;
+        self.composite = Some(composite.clone());
+        Ok(())
     }
 
     /// Keeps a row.

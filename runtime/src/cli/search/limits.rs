@@ -110,7 +110,10 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
             Ok(composite) => Some(composite),
             Err(failure) if failure.is_stopped() => return Err(failure),
             Err(failure) => {
-                record.remove()?;
+                // Scores may be those of an earlier run, whose composite did not fit on the disk.
+                if record.is_empty() {
+                    record.remove()?;
+                }
                 return Err(failure);
             }
         },
@@ -153,9 +156,8 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
         }
     };
     let found = describe((args, objective), &mut session, &parameters, &outcome, &report, &costs, &interrupted)?;
-    session.running.check_placement(&args.bundle.run, &session.network)?;
-    session.running.told_placement(&session.network, args.output.quiet);
     write(&args.out, &mut session, &parameters, &outcome, (&report, data.normaliser()), &found)?;
+    session.running.told_placement(&session.network, args.output.quiet);
     record.remove()?;
     let memory = planned.as_ref().map(Planned::end);
     if args.output.json {

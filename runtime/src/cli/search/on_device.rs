@@ -112,8 +112,11 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
             Ok(composite) => Some(composite),
             Err(failure) if failure.is_stopped() => return Err(failure),
             Err(failure) => {
-                times.remove()?;
-                record.remove()?;
+                // They may be those of an earlier run, whose composite did not fit on the disk.
+                if record.is_empty() && times.all().is_empty() {
+                    times.remove()?;
+                    record.remove()?;
+                }
                 return Err(failure);
             }
         },
@@ -169,8 +172,6 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     bar.finish_and_clear();
     let planned = candidates.into_inner().planned;
     let found = found?;
-    session.running.check_placement(&args.bundle.run, &session.network)?;
-    session.running.told_placement(&session.network, args.output.quiet);
     let outcome = outcome::Outcome {
         args,
         objective,
