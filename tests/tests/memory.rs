@@ -332,7 +332,7 @@ fn a_run_that_takes_more_than_its_budget_stops_with_its_checkpoint_and_goes_on()
 
 #[test]
 fn a_budget_is_watched_while_reference_paths_are_measured() {
-    /// What a first line that was cut off takes when a run goes on, which is no part of the plan.
+    /// What a row that was cut off takes when a run goes on, which is no part of the plan.
     const CUT_OFF: u64 = 320 << 20;
     let dir = tempfile::tempdir().unwrap();
     let common = ["--bundle", text(small_bundle()), "--data", "digits", "--threads", "1", "--quiet"];
@@ -354,8 +354,19 @@ fn a_budget_is_watched_while_reference_paths_are_measured() {
         with(&whole.join(out), &[]).ok();
         let cut = dir.path().join(out);
         let journal = dir.path().join(journal);
-        fs::create_dir_all(journal.parent().unwrap()).unwrap();
-        fs::File::create(&journal).unwrap().set_len(CUT_OFF).unwrap();
+        // Killed once it has said what it computes, in the midst of a long row.
+        let arguments = [command, &common, &few, &["--out", text(&cut)]].concat();
+        let mut child = Command::new(program("nasbn")).args(arguments).stderr(Stdio::null()).spawn().unwrap();
+        let begun =
+            || fs::read_to_string(&journal).unwrap_or_default().split_once('\n').map(|(run, _)| format!("{run}\n"));
+        while begun().is_none() && child.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let run = begun().unwrap();
+        fs::write(&journal, run).unwrap();
+        fs::File::options().write(true).open(&journal).unwrap().set_len(CUT_OFF).unwrap();
         let budget = format!("{}MiB", CUT_OFF / MIB - 10);
         let stopped =
             with(&cut, &["--resume", "--memory-budget", &budget]).fails(4, "stopped among the reference paths");
