@@ -78,11 +78,11 @@ pub enum EngineError {
     Tensor(String),
     /// The process comes near to where the system ends it; see [`Engine::stop_at`].
     #[error(
-        "what the work takes cannot be found out: {} are taken already, and at {} the system ends this process",
+        "what the work takes cannot be found out: it is more than {}, and at {} the system ends this process",
         Bytes(*taken), Bytes(*limit)
     )]
     NoRoom {
-        /// What the process takes that the kernel cannot drop, bytes.
+        /// What the process takes that the kernel cannot drop, and is about to take, bytes.
         taken: u64,
         /// Where it is ended, bytes.
         limit: u64,
