@@ -92,6 +92,10 @@ pub enum EngineError {
     NotOnHost,
 }
 
+/// What to do where a graph fails: a board has no `nasbn-export`.
+pub const CHECK: &str = "check the library with `nasbn doctor`, and the bundle: on a board with `sha256sum -c SHA256SUMS` in its \
+                         package, on a desktop with `nasbn-export check DIR`";
+
 impl EngineError {
     /// Whether the bundle is to blame, and not the library or the machine: every library that is spoken to loads
     /// the graphs that the exporter writes.
