@@ -353,7 +353,7 @@ fn a_run_that_takes_more_than_its_budget_stops_with_its_checkpoint_and_goes_on()
 
 #[test]
 fn a_budget_is_watched_while_reference_paths_are_measured() {
-    /// What a first line that was cut off takes when a run goes on, which is no part of the plan.
+    /// What a line that was cut off takes when a run goes on, which is no part of the plan.
     const CUT_OFF: u64 = 320 << 20;
     let dir = tempfile::tempdir().unwrap();
     let common = ["--bundle", text(small_bundle()), "--data", "digits", "--threads", "1", "--quiet"];
@@ -375,8 +375,17 @@ fn a_budget_is_watched_while_reference_paths_are_measured() {
         with(&whole.join(out), &[]).ok();
         let cut = dir.path().join(out);
         let journal = dir.path().join(journal);
-        fs::create_dir_all(journal.parent().unwrap()).unwrap();
-        fs::File::create(&journal).unwrap().set_len(CUT_OFF).unwrap();
+        // Only behind the first line of this very run.
+        let begun = [command, &common, &few, &["--out", text(&cut)]].concat();
+        let mut child = Command::new(program("nasbn")).args(begun).spawn().unwrap();
+        let is_begun = || fs::read(&journal).is_ok_and(|bytes| bytes.ends_with(b"\n"));
+        while !is_begun() && child.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        let file = fs::File::options().append(true).open(&journal).unwrap();
+        file.set_len(file.metadata().unwrap().len() + CUT_OFF).unwrap();
         let budget = format!("{}MiB", CUT_OFF / MIB - 10);
         let stopped =
             with(&cut, &["--resume", "--memory-budget", &budget]).fails(4, "stopped among the reference paths");
