@@ -92,7 +92,7 @@ pub fn untrained(bundle: &Bundle, layout: &Layout, path: &Path) -> Result<Vec<u8
 }
 
 impl SubnetFiles {
-    /// Writes `NAME.onnx`, `NAME.safetensors`, `NAME.json` and then `others`, by their names, as [`atomic::write_all`] does.
+    /// Writes `NAME.onnx`, `NAME.safetensors`, `NAME.json` and then `others`, by their names, as `atomic::write_all` does.
     ///
     /// # Errors
     /// The file that could not be written, and why.
