@@ -78,11 +78,11 @@ pub enum EngineError {
     Tensor(String),
     /// The process comes near to where the system ends it; see [`Engine::stop_at`].
     #[error(
-        "what the work takes cannot be found out: {} are taken already, and at {} the system ends this process",
+        "what the work takes cannot be found out: it is more than {}, and at {} the system ends this process",
         Bytes(*taken), Bytes(*limit)
     )]
     NoRoom {
-        /// What the process takes that the kernel cannot drop, bytes.
+        /// What the process takes that the kernel cannot drop, and is about to take, bytes.
         taken: u64,
         /// Where it is ended, bytes.
         limit: u64,
@@ -97,6 +97,10 @@ pub enum EngineError {
     #[error(transparent)]
     Placement(#[from] PlacementError),
 }
+
+/// What to do where a graph fails: a board has no `nasbn-export`.
+pub const CHECK: &str = "check the library with `nasbn doctor`, and the bundle: on a board with `sha256sum -c SHA256SUMS` in its \
+                         package, on a desktop with `nasbn-export check DIR`";
 
 impl EngineError {
     /// Whether the bundle is to blame, and not the library or the machine: every library that is spoken to loads

@@ -178,6 +178,27 @@ fn too_small_a_budget_is_refused_before_the_kernel_ends_it() {
 }
 
 #[test]
+fn a_budget_beyond_where_the_kernel_ends_it_is_planned_below_that() {
+    const LIMIT: u64 = 256;
+    let dir = tempfile::tempdir().unwrap();
+    let within = |out: &Path, more: &[&str]| -> Option<Ran> {
+        let (group, mut command) = confined(&adapt(out, &[&["--memory-budget", "8GiB"], more].concat()), LIMIT * MIB);
+        group.is_some().then(|| watched(&mut command).0)
+    };
+    let Some(ran) = within(&dir.path().join("out"), &[]) else { return };
+    let ran = ran.ok();
+    assert_eq!(json(&ran)["memory"]["budget"], LIMIT * MIB);
+    assert!(ran.stderr.contains("memory: 256MiB (where the system ends this process): "), "{}", ran.stderr);
+    // What needs more is refused with what must be raised.
+    let out = dir.path().join("refused");
+    let refused =
+        within(&out, &["--batch", "512"]).unwrap().fails(2, "it is no more, as the system ends this process there");
+    let words = "hint: raise the limit of its memory cgroup (256MiB) to ";
+    assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    assert!(!out.exists(), "a refused run has written something");
+}
+
+#[test]
 fn a_budget_that_is_exceeded_in_the_last_step_is_told() {
     /// What the metrics of the run so far take when it goes on.
     const METRICS: usize = 160 << 20;
@@ -332,7 +353,7 @@ fn a_run_that_takes_more_than_its_budget_stops_with_its_checkpoint_and_goes_on()
 
 #[test]
 fn a_budget_is_watched_while_reference_paths_are_measured() {
-    /// What a row that was cut off takes when a run goes on, which is no part of the plan.
+    /// What a line that was cut off takes when a run goes on, which is no part of the plan.
     const CUT_OFF: u64 = 320 << 20;
     let dir = tempfile::tempdir().unwrap();
     let common = ["--bundle", text(small_bundle()), "--data", "digits", "--threads", "1", "--quiet"];

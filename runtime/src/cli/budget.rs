@@ -1,5 +1,6 @@
 //! `--memory-budget`: from the option to a plan that is told, kept and watched.
 
+mod bound;
 mod planned;
 mod scoring;
 
@@ -14,16 +15,17 @@ use super::{
 };
 use crate::{
     adapt::run::PREFETCH,
-    data::{DataError, Dataset, Part},
+    data::{Dataset, Part},
     memory::{
-        self, Bytes, Ground, LEAST_BATCH, Linear, MARGIN_BYTES, Measured, Plan, ProbeError, Request, Resident,
-        Sessions, TooSmall, Way, Work, resident,
+        self, Bytes, Ground, LEAST_BATCH, Linear, Measured, Plan, ProbeError, Request, Resident, Sessions, TooSmall,
+        Way, Work, resident,
     },
     network::{Network, NetworkOptions},
     ort_library,
     parameters::{BnParameters, Layout},
 };
 
+pub use bound::{Bound, refused_images};
 pub use planned::{Left, Planned, Report, say_json};
 pub use scoring::Scoring;
 
@@ -76,7 +78,9 @@ pub fn training(
     quiet: bool,
 ) -> Result<Planned, Failure> {
     let supernet = session.network.supernet().clone();
-    let rows = Rows::new(&supernet, what.path.map_or(&[], std::slice::from_ref))?;
+    let bound = Bound::new(budget);
+    let budget = bound.bytes();
+    let rows = Rows::new(&supernet, what.path.map_or(&[], std::slice::from_ref), bound)?;
     let parameters = BnParameters::initial(session.network.layout());
     let step = |network: &mut Network, path: &Path, images| -> Result<(), Failure> {
         Ok(memory::training(network, path, &parameters, images)?)
@@ -122,7 +126,7 @@ pub fn training(
             Smaller { batch: Some(batch).filter(|_| named), fast, resumed: false }
         }
     };
-    let plan = memory::plan(&request, &ground, &ways).map_err(|e| refused(&e, smaller))?;
+    let plan = memory::plan(&request, &ground, &ways).map_err(|e| refused(&e, smaller, bound))?;
     if session.network.options().memory != plan.memory {
         session.network = session.network_in(plan.memory)?;
     }
@@ -130,9 +134,10 @@ pub fn training(
     if !quiet && plan.batch < batch {
         output::words(format_args!(
             "warning: mini-batches of {batch} images do not fit in {}: they are of {}, which gives another result (hint: name \
-             a --batch, or raise --memory-budget)",
+             a --batch, or raise {})",
             Bytes(budget),
-            plan.batch
+            plan.batch,
+            bound.name()
         ));
     }
     training.batch = Some(plan.batch);
@@ -140,7 +145,7 @@ pub fn training(
         MemoryMode::Fast => Memory::Fast,
         MemoryMode::Lean => Memory::Lean,
     });
-    Ok(Planned::begin(plan, session, what.left, quiet))
+    Ok(Planned::begin(plan, bound, session, what.left, quiet))
 }
 
 /// Whether `fast` can be tried within the budget, given what `lean` takes.
@@ -174,13 +179,13 @@ struct Rows {
     /// Operators of the heaviest, and of all that will be run.
     of_path: usize,
     all: usize,
-    /// Where the system ends the process: no probe goes there.
-    limit: Option<u64>,
+    /// What the process may take: no probe goes to where the system ends it.
+    bound: Bound,
 }
 
 impl Rows {
     /// The paths for work on those of `among`, or on all of the space.
-    fn new(supernet: &Supernet, among: &[Path]) -> Result<Self, Failure> {
+    fn new(supernet: &Supernet, among: &[Path], bound: Bound) -> Result<Self, Failure> {
         let mut others = memory::rows(supernet);
         let heaviest = match memory::heaviest_of(supernet, among).or(others.first()) {
             Some(path) => path.clone(),
@@ -193,7 +198,7 @@ impl Rows {
         }
         let of_path = memory::operators(supernet, std::slice::from_ref(&heaviest));
         let all = memory::operators(supernet, among).max(of_path);
-        Ok(Self { heaviest, others, of_path, all, limit: memory::limit() })
+        Ok(Self { heaviest, others, of_path, all, bound })
     }
 
     /// Does a little work with a network that is closed then, so that what the first work of all takes for good (pages of
@@ -212,7 +217,7 @@ impl Rows {
         network: &mut Network,
         work: impl FnOnce(&mut Network) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        network.stop_at(self.limit);
+        network.stop_at(self.bound.limit);
         let done = work(network);
         network.stop_at(None);
         done
@@ -236,17 +241,23 @@ impl Rows {
         let way = ways.into_iter().find(|way| way.memory == plan.memory);
         let Some(mut way) = way.filter(|way| plan.kept.get() >= way.sessions.of_path) else { return Ok(plan) };
         let images = memory::PROBE_IMAGES[0];
-        work(network, &self.heaviest, images)?;
-        ort_library::trim_arena();
-        let (opened, before) = (network.sessions(), memory::standing()?);
-        for path in &self.others {
-            // As much as the heaviest path's must fit beside what the work will take; these take less.
-            if plan.expected.saturating_add(memory::standing()?.saturating_sub(before)) > request.budget {
-                break;
+        let activations = way.works.iter().map(|work| work.bytes.at(images)).max().unwrap_or(0);
+        let coming = activations.saturating_add(way.sessions.bytes);
+        let (opened, taken) = self.confined(network, |network| {
+            work(network, &self.heaviest, images)?;
+            ort_library::trim_arena();
+            let (opened, before) = (network.sessions(), memory::standing()?);
+            for path in &self.others {
+                // They must fit beside what the work will take, and now: as much as the heaviest path takes; these take less.
+                let grown = memory::standing()?.saturating_sub(before);
+                let then = plan.expected.saturating_add(grown);
+                if then.max(resident_now()?.now.saturating_add(coming)) > request.budget {
+                    break;
+                }
+                work(network, path, images)?;
             }
-            work(network, path, images)?;
-        }
-        let (opened, taken) = (network.sessions() - opened, memory::standing()?.saturating_sub(before));
+            Ok((network.sessions() - opened, memory::standing()?.saturating_sub(before)))
+        })?;
         if opened > 0 {
             let others = way.sessions.all - way.sessions.of_path;
             way.sessions.others = (u128::from(taken) * others as u128).div_ceil(opened as u128) as u64;
@@ -267,8 +278,8 @@ struct Smaller {
 }
 
 /// A budget that cannot be kept.
-fn refused(error: &TooSmall, smaller: Smaller) -> Failure {
-    let mut hint = format!("give it --memory-budget {} or more", Bytes(error.least));
+fn refused(error: &TooSmall, smaller: Smaller, bound: Bound) -> Failure {
+    let mut hint = format!("{}give it --memory-budget {} or more", bound.first(error.least), Bytes(error.least));
     if let Some(batch) = smaller.batch.filter(|&batch| batch > 2) {
         hint += &format!(", or a smaller --batch than {batch}");
     }
@@ -281,30 +292,8 @@ fn refused(error: &TooSmall, smaller: Smaller) -> Failure {
     if error.is_of_images() {
         hint += "; it is the images that do not fit: use fewer, or a bundle of smaller --image-size";
     }
-    Failure::usage(error).hint(hint)
-}
-
-/// Bytes that images may take at most within a memory budget, and below where the system ends the process.
-pub fn room_for_images(budget: u64) -> u64 {
-    let taken = resident().map_or(0, |resident| resident.anonymous).saturating_add(MARGIN_BYTES);
-    memory::limit().map_or(budget, |limit| budget.min(limit.saturating_sub(taken)))
-}
-
-/// Images that cannot be read, which may be as there is only `room` for them.
-pub fn refused_images(error: DataError, room: Option<u64>) -> Failure {
-    match (&error, room) {
-        (DataError::TooLarge { bound, needed, .. }, Some(room)) if *bound == room => {
-            let taken = resident().map_or(0, |resident| resident.now);
-            let least = Bytes(taken.saturating_add(*needed));
-            Failure::usage(format!("the images alone do not fit in the memory budget: {error}")).hint(format!(
-                "give it --memory-budget {least} at the very least ({} are taken already, and what the network takes comes \
-                 besides), or {}",
-                Bytes(taken),
-                error.hint()
-            ))
-        }
-        _ => error.into(),
-    }
+    let failure = Failure::usage(error).hint(hint);
+    if bound.system().is_some() { failure.and("it is no more, as the system ends this process there") } else { failure }
 }
 
 impl Session {

@@ -8,7 +8,7 @@ use crate::{
     adapt::{AdaptError, run::RunError},
     checkpoint::CheckpointError,
     data::DataError,
-    engine::EngineError,
+    engine::{CHECK, EngineError},
     journal::{self, JournalError},
     memory::{Bytes, MARGIN_BYTES},
     ort_library::LibraryError,
@@ -157,9 +157,7 @@ impl From<EngineError> for Failure {
             other => other,
         };
         let exit = if error.is_of_bundle() { Exit::Usage } else { Exit::Device };
-        Self::usage(&error)
-            .with_exit(exit)
-            .hint("check the bundle with `nasbn-export check DIR` and the library with `nasbn doctor`")
+        Self::usage(&error).with_exit(exit).hint(CHECK)
     }
 }
 
@@ -213,6 +211,26 @@ impl From<RunError<Failure>> for Failure {
             RunError::Data(error) => error.into(),
             RunError::Step(error) => error.into(),
             RunError::Caller(failure) => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{composite::CompositeError, memory::ProbeError};
+
+    #[test]
+    fn who_has_no_exporter_is_told_what_to_do() {
+        let error = || EngineError::Tensor("none".into());
+        let failure = Failure::from(error());
+        for hint in
+            [failure.advice().unwrap(), ProbeError::Engine(error()).hint(), CompositeError::Engine(error()).hint()]
+        {
+            for words in ["on a board with `sha256sum -c SHA256SUMS`", "on a desktop with `nasbn-export check DIR`"] {
+                assert!(hint.contains(words), "{hint}");
+            }
         }
     }
 }

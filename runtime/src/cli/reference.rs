@@ -38,6 +38,15 @@ pub fn composite(
     }
 }
 
+/// A budget that was exceeded among the reference paths; what is said of measuring them anew is of use only to who can go on.
+fn stopped(exceeded: Failure) -> Failure {
+    if exceeded.is_stopped() {
+        exceeded.and("stopped among the reference paths, which are measured anew")
+    } else {
+        exceeded
+    }
+}
+
 /// [`composite`] where nothing can be done without one.
 pub fn needed_composite(
     session: &mut Session,
@@ -70,7 +79,7 @@ fn measured(
     });
     bar.finish_and_clear();
     if let Some(exceeded) = exceeded {
-        return Err(exceeded.and("stopped among the reference paths, which are measured anew"));
+        return Err(stopped(exceeded));
     }
     match measured {
         Ok((composite, fits)) => {
@@ -91,5 +100,18 @@ fn measured(
             Err(Failure::usage(&error).with_exit(Exit::Stopped).hint(error.hint()))
         }
         Err(error) => Ok(Err(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_can_go_on_is_told_that_reference_paths_are_measured_anew() {
+        let nothing = Failure::usage("too much").and("nothing was written");
+        assert_eq!(stopped(nothing).message(), "too much; nothing was written");
+        let resumable = stopped(Failure::usage("too much").with_exit(Exit::Stopped));
+        assert!(resumable.message().ends_with("stopped among the reference paths, which are measured anew"));
     }
 }

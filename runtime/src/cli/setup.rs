@@ -18,7 +18,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use super::{
     Failure,
     args::{BundleArgs, LibraryArgs, PathsArgs, ReadingArgs, ValidationArgs},
-    budget,
+    budget::{self, Bound},
     running::{self, RunArgs, Running},
     training::Graphs,
 };
@@ -133,7 +133,8 @@ pub fn dataset_within(
         classes: supernet.classes() as usize,
     };
     let usual = LoadOptions::default();
-    let room = most.map(budget::room_for_images);
+    let most = most.map(Bound::new);
+    let room = most.map(|most| most.room_for_images());
     let options = LoadOptions {
         skip_unreadable: args.skip_unreadable,
         validation_fraction: args.validation_fraction,
@@ -141,7 +142,7 @@ pub fn dataset_within(
         ..usual
     };
     let data = data::load(source, &spec, &options);
-    Ok(Arc::new(data.map_err(|error| budget::refused_images(error, room))?))
+    Ok(Arc::new(data.map_err(|error| budget::refused_images(error, most.zip(room)))?))
 }
 
 /// BatchNorm parameters: those of the checkpoint, or the initial ones.

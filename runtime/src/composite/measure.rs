@@ -18,7 +18,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use super::{Composite, Scale};
 use crate::{
     data::{Batch, DataError, Dataset, Part},
-    engine::EngineError,
+    engine::{CHECK, EngineError},
     indicators::{
         ntk::{self, Parameters},
         signs,
@@ -248,7 +248,7 @@ impl CompositeError {
     /// What can be done about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Engine(_) => "check the bundle with `nasbn-export check DIR` and the library with `nasbn doctor`",
+            Self::Engine(_) => CHECK,
             // Mini-batches of a composite are as they are: a smaller --batch would not help.
             Self::TooFewImages { .. } => {
                 "add training images (a lower --validation-fraction holds back fewer), or do without the composite"

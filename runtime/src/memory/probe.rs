@@ -5,7 +5,7 @@ use ndarray::Array4;
 
 use super::{Linear, resident};
 use crate::{
-    engine::EngineError,
+    engine::{CHECK, EngineError},
     network::Network,
     ort_library,
     parameters::{BnParameters, Statistics},
@@ -32,7 +32,7 @@ impl ProbeError {
     /// What can be done.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Engine(_) => "check the bundle with `nasbn-export check DIR` and the library with `nasbn doctor`",
+            Self::Engine(_) => CHECK,
             Self::NotTold => "mount /proc, or do without a memory budget",
             Self::NoArena => "raise the limit on the address space (ulimit -v), or do without a memory budget",
         }

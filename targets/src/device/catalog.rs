@@ -146,13 +146,14 @@ impl Catalog {
         })
     }
 
-    /// GPU libraries of a device, each with the releases of JetPack that it is for (none: it depends on no release).
+    /// GPU libraries of a device, each with the releases of JetPack that it is for, those alike included (none: it depends on no
+    /// release).
     pub fn gpu_libraries_of<'a>(&'a self, device: &'a Device) -> Vec<(&'a GpuLibrary, Vec<&'a str>)> {
         let mut found: Vec<(&String, Vec<&str>)> = device.gpu_library.iter().map(|key| (key, Vec::new())).collect();
         for jetpack in self.jetpacks_of(device) {
             match found.iter_mut().find(|(key, _)| **key == jetpack.gpu_library) {
-                Some((_, versions)) => versions.push(&jetpack.version),
-                None => found.push((&jetpack.gpu_library, vec![&jetpack.version])),
+                Some((_, versions)) => versions.extend(jetpack.versions()),
+                None => found.push((&jetpack.gpu_library, jetpack.versions().collect())),
             }
         }
         found.into_iter().filter_map(|(key, versions)| Some((self.gpu_libraries.get(key)?, versions))).collect()

@@ -128,8 +128,8 @@ fn jetpack_4_has_the_processor_alone_and_says_why() {
     }
     let orin = catalog.gpu_libraries_of(catalog.find("orin-nano").unwrap());
     let versions: Vec<_> = orin.iter().map(|(library, versions)| (library.origin, versions.as_slice())).collect();
-    assert_eq!(versions[0], (GpuOrigin::Source, &["5.1.1", "5.1.2", "5.1.4"][..]));
-    assert_eq!(versions[2], (GpuOrigin::Wheel, &["6.1", "6.2", "6.2.1"][..]));
+    assert_eq!(versions[0], (GpuOrigin::Source, &["5.1.1", "5.1.2", "5.1.3", "5.1.4", "5.1.5"][..]));
+    assert_eq!(versions[2], (GpuOrigin::Wheel, &["6.1", "6.2", "6.2.1", "6.2.2"][..]));
 }
 
 #[test]

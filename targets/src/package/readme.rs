@@ -1,6 +1,6 @@
 //! The page that goes with a package: what to do on that very board.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{BUNDLE, Description, RUN};
 use crate::{
@@ -78,6 +78,14 @@ fn gpu(page: &mut String, catalog: &Catalog, device: &Device) {
         let jetpacks = if versions.is_empty() { String::new() } else { format!("JetPack {}: ", versions.join(", ")) };
         let unproven = library.unverified.as_ref().map(|what| format!(" (Not verified: {what}.)")).unwrap_or_default();
         let _ = writeln!(page, "* {jetpacks}{}{unproven}", library.text);
+    }
+    let mut unverified: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for alike in catalog.jetpacks_of(device).filter_map(|jetpack| jetpack.alike.as_ref()) {
+        let versions = alike.releases.keys().map(String::as_str);
+        alike.unverified.iter().for_each(|what| unverified.entry(what).or_default().extend(versions.clone()));
+    }
+    for (what, versions) in unverified {
+        let _ = writeln!(page, "\nNot verified of JetPack {}: {what}.", versions.join(", "));
     }
     if catalog.gpu_libraries_of(device).iter().any(|(library, _)| library.origin != GpuOrigin::None) {
         let _ = writeln!(

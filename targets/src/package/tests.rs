@@ -281,6 +281,20 @@ fn every_board_has_a_page_that_names_its_modes_and_its_gpu_library() {
         for (library, _) in catalog.gpu_libraries_of(device) {
             assert!(page.contains(&library.text), "{}", device.name);
         }
+        // Whatever `--jetpack` takes finds its GPU library, and what is not known of it.
+        let gpu = page.split("## The GPU").nth(1).unwrap().split("## Before measuring").next().unwrap();
+        let (of_libraries, doubts): (Vec<_>, Vec<_>) = gpu.lines().partition(|line| line.starts_with("* "));
+        let names = |lines: &[&str], begin: &str, version: &str| {
+            let lists = lines.iter().filter_map(|line| line.strip_prefix(begin)?.split(": ").next());
+            lists.flat_map(|list| list.split(", ")).any(|one| one == version)
+        };
+        for jetpack in catalog.jetpacks_of(device) {
+            for (number, version) in jetpack.versions().enumerate() {
+                assert!(names(&of_libraries, "* JetPack ", version), "{}: {version}: {gpu}", device.name);
+                let doubted = number > 0 && jetpack.alike.as_ref().unwrap().unverified.is_some();
+                assert_eq!(names(&doubts, "Not verified of JetPack ", version), doubted, "{version}: {gpu}");
+            }
+        }
         assert_eq!(page.contains("--max-memory 1GiB"), device.memory.is_some(), "{}", device.name);
         if let Some(power) = &device.power {
             assert!(page.contains(&format!("Best for measuring: `{}`", power.best)), "{}", device.name);

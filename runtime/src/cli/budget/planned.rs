@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::name;
+use super::{Bound, name};
 use crate::{
     cli::{Exit, Failure, output, setup::Session},
     memory::{self, Bytes, Plan, Verdict, Watch, resident},
@@ -46,13 +46,14 @@ pub enum Left {
 /// A plan that is kept, and its watch.
 pub struct Planned {
     plan: Plan,
+    bound: Bound,
     watch: Watch,
     left: Left,
 }
 
 impl Planned {
     /// Tells the plan, and keeps the network to it.
-    pub(super) fn begin(plan: Plan, session: &mut Session, left: Left, quiet: bool) -> Self {
+    pub(super) fn begin(plan: Plan, bound: Bound, session: &mut Session, left: Left, quiet: bool) -> Self {
         let network = &mut session.network;
         if plan.is_bounded() {
             network.keep_sessions(plan.kept);
@@ -63,8 +64,9 @@ impl Planned {
                 false => format!("all {} sessions kept", plan.sessions),
             };
             let (budget, expected) = (Bytes(plan.budget), Bytes(plan.expected));
+            let why = if bound.system().is_some() { " (where the system ends this process)" } else { "" };
             output::words(format_args!(
-                "memory: {budget}: {}, batch {}, {sessions}, {expected} expected",
+                "memory: {budget}{why}: {}, batch {}, {sessions}, {expected} expected",
                 name(plan.memory),
                 plan.batch
             ));
@@ -72,7 +74,7 @@ impl Planned {
         if let Some(warning) = not_counted(session.running.backend.provider) {
             output::words(warning);
         }
-        Self { plan, watch: Watch::new(&plan), left }
+        Self { plan, bound, watch: Watch::new(&plan), left }
     }
 
     /// Looks at what the process takes. Sessions are closed where that comes near to the budget; an error is that it is
@@ -98,18 +100,19 @@ impl Planned {
     }
 
     fn exceeded(&self, peak: u64) -> Failure {
-        let said = format!("{} ({} were expected)", taken(peak, self.plan.budget), Bytes(self.plan.expected));
+        let said = format!("{} ({} were expected)", taken(peak, self.bound), Bytes(self.plan.expected));
         let next = roomier(peak);
+        let first = self.bound.first(next.0);
         match self.left {
             Left::Resumable => Failure::usage(said)
                 .with_exit(Exit::Stopped)
-                .hint(format!("go on with the same command, --resume and --memory-budget {next}")),
+                .hint(format!("{first}go on with the same command, --resume and --memory-budget {next}")),
             Left::Nothing => {
-                Failure::usage(said).and("nothing was written").hint(format!("give it --memory-budget {next}"))
+                Failure::usage(said).and("nothing was written").hint(format!("{first}give it --memory-budget {next}"))
             }
-            Left::NothingOnStdout => Failure::usage(said)
-                .and("nothing was written")
-                .hint(format!("give it --memory-budget {next}; with a file as --out, what was done so far is kept")),
+            Left::NothingOnStdout => Failure::usage(said).and("nothing was written").hint(format!(
+                "{first}give it --memory-budget {next}; with a file as --out, what was done so far is kept"
+            )),
         }
     }
 
@@ -119,10 +122,11 @@ impl Planned {
         let peak = resident().map_or(0, |resident| resident.peak);
         let exceeded = peak > self.plan.budget;
         if exceeded {
+            let next = roomier(peak);
             output::words(format_args!(
-                "warning: {}; the results are complete (hint: give the next such run --memory-budget {})",
-                taken(peak, self.plan.budget),
-                roomier(peak)
+                "warning: {}; the results are complete (hint: {}give the next such run --memory-budget {next})",
+                taken(peak, self.bound),
+                self.bound.first(next.0)
             ));
         }
         log::debug!("{:?}, {:?} bytes without activations", ort_library::arena_usage(), memory::standing());
@@ -139,9 +143,13 @@ impl Planned {
     }
 }
 
-/// That more was taken than the budget.
-fn taken(peak: u64, budget: u64) -> String {
-    format!("{} were taken of a memory budget of {}", Bytes(peak), Bytes(budget))
+/// That more was taken than there is.
+fn taken(peak: u64, bound: Bound) -> String {
+    let (peak, most) = (Bytes(peak), Bytes(bound.bytes()));
+    match bound.system() {
+        Some(_) => format!("{peak} were taken of {most}, where the system ends this process"),
+        None => format!("{peak} were taken of a memory budget of {most}"),
+    }
 }
 
 /// A budget that has room for what was taken.
@@ -185,7 +193,7 @@ mod tests {
             sessions: 1,
             expected: budget,
         };
-        Planned { plan, watch: Watch::new(&plan), left }
+        Planned { plan, bound: Bound { budget, limit: None }, watch: Watch::new(&plan), left }
     }
 
     #[test]
@@ -206,6 +214,23 @@ mod tests {
         }
         assert!(planned(u64::MAX, Left::Nothing).check().is_ok());
         assert!(planned(1, Left::Resumable).end().exceeded && !planned(u64::MAX, Left::Resumable).end().exceeded);
+    }
+
+    #[test]
+    fn what_the_system_bounds_is_told_with_what_must_be_raised() {
+        let mut planned = planned(1, Left::Resumable);
+        planned.bound = Bound { budget: 1 << 30, limit: Some(1) };
+        let failure = planned.check().unwrap_err();
+        assert!(
+            failure.message().contains("were taken of 1B, where the system ends this process"),
+            "{}",
+            failure.message()
+        );
+        let hint = failure.advice().unwrap();
+        assert!(
+            hint.starts_with("raise the limit of its memory cgroup (1B) to ") && hint.contains("--resume"),
+            "{hint}"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nasbn_models::{Path, cost::CostTable};
 
-use super::{Left, Planned, Rows, Smaller, channels, images, refused, resident_now};
+use super::{Bound, Left, Planned, Rows, Smaller, channels, images, refused, resident_now};
 use crate::{
     adapt::candidate::CandidateOptions,
     cli::{Failure, args::ValidationArgs, setup::Session},
@@ -24,6 +24,8 @@ use crate::{
 const COPIES: u64 = 4;
 /// Copies of a network's parameters while it is written: as graph, as tensors, as files.
 const FILES: u64 = 6;
+/// Copies of a network's parameters while it is opened: in the model, as bytes of it, in the session.
+const MODELS: u64 = 3;
 /// Mini-batches of the composite's images.
 const REFERENCE_BATCHES: u64 = 6;
 /// Part of the activations that is reckoned with besides: paths of a sample differ, and what they keep of one another leaves holes. On
@@ -62,7 +64,8 @@ impl Scoring<'_> {
     /// The plan, told and kept: only sessions can be fewer, as all else would change results.
     pub fn plan(&self, session: &mut Session) -> Result<Planned, Failure> {
         let supernet = session.network.supernet().clone();
-        let rows = Rows::new(&supernet, self.paths)?;
+        let bound = Bound::new(self.budget);
+        let rows = Rows::new(&supernet, self.paths, bound)?;
         let path = rows.heaviest.clone();
         let all = |network: &mut Network, path: &Path, images| {
             self.own(network, path, images)?;
@@ -105,7 +108,7 @@ impl Scoring<'_> {
             ..own
         };
         if let Some(batch) = self.latency {
-            buffers.fixed += GROUP as u64 * network(session, &path, batch)?;
+            buffers.fixed += GROUP as u64 * network(session, bound, &path, batch)?;
         }
         let memory = session.network.options().memory;
         let way = Way { memory, resident: own.resident, sessions: rows.sessions(&measured), works };
@@ -113,11 +116,11 @@ impl Scoring<'_> {
         let images = self.data.map_or(0, |data| images(data));
         let ground = Ground { resident, peak: resident_now()?.peak, images, buffers };
         let batch = self.validation.batch;
-        let request = Request { budget: self.budget, batch, least_batch: batch };
+        let request = Request { budget: bound.bytes(), batch, least_batch: batch };
         let plan = memory::plan(&request, &ground, std::slice::from_ref(&way))
-            .map_err(|e| refused(&e, Smaller { batch: Some(batch), ..Smaller::default() }))?;
+            .map_err(|e| refused(&e, Smaller { batch: Some(batch), ..Smaller::default() }, bound))?;
         let plan = rows.refine(&mut session.network, (request, plan), &ground, vec![way], all)?;
-        Ok(Planned::begin(plan, session, self.left, self.quiet))
+        Ok(Planned::begin(plan, bound, session, self.left, self.quiet))
     }
 
     /// What the composite's reference sample does with a path, if that is measured.
@@ -155,7 +158,10 @@ impl Scoring<'_> {
 }
 
 /// Bytes of a whole network's session that is ready to be timed, and of its activations.
-fn network(session: &Session, path: &Path, batch: u32) -> Result<u64, Failure> {
+fn network(session: &Session, bound: Bound, path: &Path, batch: u32) -> Result<u64, Failure> {
+    let cost = CostTable::new(session.network.supernet()).cost(path);
+    let activations = cost.peak_activation_bytes.saturating_mul(batch.into());
+    bound.room_for(activations.saturating_add(MODELS * 4 * cost.params))?;
     let before = resident_now()?.now;
     let model = subnet::untrained(&session.bundle, session.network.layout(), path)?;
     let opener = session.network.opener()?;
