@@ -24,6 +24,8 @@ use super::{
 const RANDOM_STREAM: u64 = 4;
 /// Predictions that are too high count as right down to this share: wider limits would let in little.
 const CLOSE: f64 = 0.9;
+/// Excess, a share of the limit, up to which networks may keep it after all: beyond that no prediction is expected to err.
+const NEAR: f64 = 0.1;
 /// Networks that are looked at between two reports of progress.
 const REPORTED: usize = 1 << 10;
 
@@ -192,15 +194,17 @@ struct Look {
 }
 
 /// What the first step looks at.
-struct First<'a> {
+struct First<'a, K> {
     supernet: &'a Supernet,
     plan: &'a Plan,
+    /// Whether a path keeps all limits on what is not measured.
+    keeps: &'a K,
     among: Option<&'a [Path]>,
     /// Most networks that are measured.
     most: usize,
 }
 
-impl First<'_> {
+impl<K: Fn(&Path) -> bool> First<'_, K> {
     fn look<E>(
         &self,
         mut cheap: impl FnMut(&Path) -> Result<Assessed, E>,
@@ -239,7 +243,7 @@ impl First<'_> {
         mut cheap: impl FnMut(&Path) -> Result<Assessed, E>,
         progress: &mut impl FnMut(usize, usize),
     ) -> Result<Look, E> {
-        let mut sieve = Sieve::new(self.most, self.plan.seed, RANDOM_STREAM);
+        let mut sieve = Sieve::new(self.most, self.keeps, self.plan.seed, RANDOM_STREAM);
         for (done, path) in paths.enumerate() {
             if done % REPORTED == 0 {
                 progress(done, count);
@@ -276,8 +280,8 @@ impl First<'_> {
 
 /// Searches in two steps, among all networks or (`among`) the given canonical paths.
 ///
-/// `cheap` gives a canonical path's cheap score, predicted latency (the cost, milliseconds) and excess over all limits if
-/// it takes so many times as much as predicted; `keeps` says whether a path keeps all limits on what is not measured;
+/// `cheap` gives a canonical path's cheap score, predicted latency (the cost, milliseconds) and greatest excess over a limit,
+/// as a share of that, if it takes so many times as much as predicted; `keeps` says whether a path keeps all limits on what is not measured;
 /// `dear` measures paths, in order. `progress` hears how many networks the first step has looked at, and of how many.
 ///
 /// # Errors
@@ -292,14 +296,14 @@ pub fn search<E>(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Found, E> {
     let most = plan.finalists.saturating_mul(1 + plan.replacements);
-    let first = First { supernet, plan, among, most };
+    let first = First { supernet, plan, keeps: &keeps, among, most };
     let mut margins = Margins::NONE;
     let mut look = first.look(|path| cheap(path, &margins), &mut progress)?;
     let front_of = |look: &Look| look.archive.front().into_iter().cloned().collect();
     let (method, mut looked_at, mut front): (_, _, Vec<Entry>) = (look.method, look.looked_at, front_of(&look));
     let found_by = if method == Method::Evolution { FoundBy::Evolution } else { FoundBy::Exhaustive };
     let (mut finalists, mut random): (Vec<Finalist>, Vec<Finalist>) = (Vec::new(), Vec::new());
-    let mut nearest = None;
+    let (mut nearest, mut reached) = (None, false);
     loop {
         let within = finalists.iter().filter(|finalist| finalist.keeps(&plan.budget)).count();
         let wanted = plan.finalists.saturating_sub(within);
@@ -324,8 +328,19 @@ pub fn search<E>(
         }
         if group.is_empty() && finalists.is_empty() {
             nearest = look.archive.nearest().cloned();
-            // Predictions err: what is nearest to the limits may keep them after all.
-            group.extend(nearest.clone().filter(|nearest| keeps(&nearest.path)));
+        }
+        // Predictions err: as long as none keeps the budget, what is nearest to the limits may do so after all. It is measured
+        // whatever is predicted of it, at the latest as the last, so that it is known what is the least; others if it is close.
+        let none_keeps = !finalists.iter().chain(&random).any(|finalist| finalist.keeps(&plan.budget));
+        let is_last = !finalists.is_empty() && group.len() == room;
+        if none_keeps && room > 0 && (group.is_empty() || is_last) {
+            let unmeasured = look.archive.nearest_of(|entry| is_new(&entry) && keeps(&entry.path));
+            let unmeasured = unmeasured.filter(|entry| !reached || entry.assessed.excess <= NEAR);
+            if let Some(entry) = unmeasured.filter(|entry| !group.contains(entry)) {
+                group.truncate(room - 1);
+                group.push(entry.clone());
+                reached = true;
+            }
         }
         if group.is_empty() {
             break;
