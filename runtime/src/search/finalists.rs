@@ -68,6 +68,11 @@ impl Margins {
     fn are_wider_than(&self, other: &Self) -> bool {
         self.latency < CLOSE * other.latency || self.energy < CLOSE * other.energy
     }
+
+    /// Whether limits with these margins keep out no network that those with others let in.
+    fn let_in_all_of(&self, other: &Self) -> bool {
+        self.latency <= other.latency && self.energy <= other.energy
+    }
 }
 
 /// How such a search goes.
@@ -218,14 +223,11 @@ impl<K: Fn(&Path) -> bool> First<'_, K> {
             let count = usize::try_from(CanonicalTable::new(supernet).count(supernet)).unwrap_or(usize::MAX);
             return self.look_at_all(Method::Exhaustive, networks(supernet), count, cheap, progress);
         }
-        let Plan { population, evaluations, mutation, seed, .. } = *plan;
-        let options = Nsga2Options { population, evaluations, mutation, seed };
-        let mut all_of = |paths: &[Path]| paths.iter().map(&mut cheap).collect::<Result<Vec<_>, E>>();
-        let archive = evolved(nsga2::nsga2(supernet, &options, &mut all_of, progress))?;
+        let archive = self.evolve(&mut cheap, progress)?;
         // Where every look is dear random search has as many, and proposes the best of them.
         let drawn = match plan.free {
             true => None,
-            false => Some(evolved(nsga2::random_search(supernet, &options, &mut all_of, |_, _| {}))?),
+            false => Some(self.draw(&mut cheap, progress)?),
         };
         let random = match &drawn {
             Some(drawn) => self.best_of(drawn),
@@ -255,22 +257,49 @@ impl<K: Fn(&Path) -> bool> First<'_, K> {
         Ok(Look { method, looked_at: count, archive, random: sample, drawn: None })
     }
 
-    /// Another look within other limits: at what is known, where there is more of that and looks are dear.
-    fn look_again<E>(&self, last: &Look, mut cheap: impl FnMut(&Path) -> Result<Assessed, E>) -> Result<Look, E> {
-        let Some(drawn) = last.drawn.as_ref().filter(|_| last.archive.evaluations() > 0) else {
-            return self.look(cheap, &mut |_, _| {});
+    /// Another look within other limits; where looks are dear, at what is known of a search that has run any network.
+    fn look_again<E>(
+        &self,
+        last: &Look,
+        mut cheap: impl FnMut(&Path) -> Result<Assessed, E>,
+        progress: &mut impl FnMut(usize, usize),
+    ) -> Result<Look, E> {
+        let Some(drawn) = &last.drawn else { return self.look(cheap, &mut |_, _| {}) };
+        let archive = match last.archive.evaluations() {
+            0 => self.evolve(&mut cheap, progress)?,
+            _ => judged_again(&last.archive, &mut cheap)?,
         };
-        let mut again = |archive: &Archive| -> Result<Archive, E> {
-            let of = |entry: &Entry| {
-                let score = entry.assessed.score;
-                // What was passed over stays so: its score would be one more look.
-                let assessed = if score.is_nan() { entry.assessed } else { Assessed { score, ..cheap(&entry.path)? } };
-                Ok(Entry { path: entry.path.clone(), assessed })
-            };
-            Ok(Archive::new(archive.entries().iter().map(of).collect::<Result<_, E>>()?))
+        let drawn = match drawn.evaluations() {
+            0 => self.draw(&mut cheap, progress)?,
+            _ => judged_again(drawn, &mut cheap)?,
         };
-        let (archive, drawn) = (again(&last.archive)?, again(drawn)?);
-        Ok(Look { archive, random: self.best_of(&drawn), drawn: Some(drawn), ..*last })
+        let (looked_at, random) = (archive.entries().len(), self.best_of(&drawn));
+        Ok(Look { method: last.method, looked_at, archive, random, drawn: Some(drawn) })
+    }
+
+    /// Evolution; every network of a batch is assessed here, so that no count can be wrong.
+    fn evolve<E>(
+        &self,
+        cheap: &mut impl FnMut(&Path) -> Result<Assessed, E>,
+        progress: &mut impl FnMut(usize, usize),
+    ) -> Result<Archive, E> {
+        let all_of = |paths: &[Path]| paths.iter().map(&mut *cheap).collect();
+        evolved(nsga2::nsga2(self.supernet, &self.options(), all_of, progress))
+    }
+
+    /// Random search by as many looks.
+    fn draw<E>(
+        &self,
+        cheap: &mut impl FnMut(&Path) -> Result<Assessed, E>,
+        progress: &mut impl FnMut(usize, usize),
+    ) -> Result<Archive, E> {
+        let all_of = |paths: &[Path]| paths.iter().map(&mut *cheap).collect();
+        evolved(nsga2::random_search(self.supernet, &self.options(), all_of, progress))
+    }
+
+    fn options(&self) -> Nsga2Options {
+        let Plan { population, evaluations, mutation, seed, .. } = *self.plan;
+        Nsga2Options { population, evaluations, mutation, seed }
     }
 
     fn best_of(&self, archive: &Archive) -> Vec<Entry> {
@@ -297,7 +326,7 @@ pub fn search<E>(
 ) -> Result<Found, E> {
     let most = plan.finalists.saturating_mul(1 + plan.replacements);
     let first = First { supernet, plan, keeps: &keeps, among, most };
-    let mut margins = Margins::NONE;
+    let (mut margins, mut least) = (Margins::NONE, Margins::NONE);
     let mut look = first.look(|path| cheap(path, &margins), &mut progress)?;
     let front_of = |look: &Look| look.archive.front().into_iter().cloned().collect();
     let (method, mut looked_at, mut front): (_, _, Vec<Entry>) = (look.method, look.looked_at, front_of(&look));
@@ -313,9 +342,9 @@ pub fn search<E>(
         let wider = measured_margins.are_wider_than(&margins);
         if room > 0 && measured_margins != margins && (wider || wanted > 0) {
             margins = measured_margins;
-            look = first.look_again(&look, |path| cheap(path, &margins))?;
-            if wider {
-                (looked_at, front) = (look.looked_at, front_of(&look));
+            look = first.look_again(&look, |path| cheap(path, &margins), &mut progress)?;
+            if margins.let_in_all_of(&least) {
+                (looked_at, front, least) = (look.looked_at, front_of(&look), margins);
             }
         }
         let is_new = |entry: &&Entry| finalists.iter().all(|finalist| finalist.path != entry.path);
@@ -362,6 +391,17 @@ pub fn search<E>(
     Ok(Found { method, looked_at, front, finalists, random, winner, nearest, margins })
 }
 
+/// The same networks within other limits.
+fn judged_again<E>(archive: &Archive, cheap: &mut impl FnMut(&Path) -> Result<Assessed, E>) -> Result<Archive, E> {
+    let of = |entry: &Entry| {
+        let score = entry.assessed.score;
+        // What was passed over stays so: its score would be one more look.
+        let assessed = if score.is_nan() { entry.assessed } else { Assessed { score, ..cheap(&entry.path)? } };
+        Ok(Entry { path: entry.path.clone(), assessed })
+    };
+    Ok(Archive::new(archive.entries().iter().map(of).collect::<Result<_, E>>()?))
+}
+
 /// Random networks within the limits, by as many looks as the search has.
 fn drawn<E>(
     supernet: &Supernet,
@@ -381,7 +421,6 @@ fn drawn<E>(
     Ok(entries)
 }
 
-/// Every network of a batch is assessed here, so that no count can be wrong.
 fn evolved<E>(result: Result<Archive, Nsga2Error<E>>) -> Result<Archive, E> {
     match result {
         Ok(archive) => Ok(archive),

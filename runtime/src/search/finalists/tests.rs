@@ -320,3 +320,49 @@ fn no_budget_is_impossible_before_the_nearest_networks_were_measured() {
     let found = listed(&plan, &[(7.9, 8.9), (7.8, 8.8), (9.0, 7.0)], |_| true);
     assert_eq!((winner(&found), found.fastest().unwrap().dear.latency_ms), (None, 8.8));
 }
+
+#[test]
+fn the_front_is_that_within_the_widest_limits() {
+    // Predicted and measured latencies, the best scores first. Within 10 ms as predicted are 1 to 3, of which the last is over
+    // it; with their margin of a half network 0 fits, which takes what is predicted: the margin is 1 again. The next network
+    // makes it 0.8.
+    let networks = [(20.0, 20.0), (10.0, 5.0), (9.9, 4.95), (9.8, 11.76), (5.0, 4.0)];
+    let plan = Plan { budget: within(10.0), finalists: 3, ..PLAN };
+    let found = listed(&plan, &networks, |_| true);
+    let measured: Vec<u8> = found.finalists.iter().map(|f| f.path.choices()[0]).collect();
+    assert_eq!((measured, found.margins.latency), (vec![1, 2, 3, 0, 4], 0.8));
+    assert_eq!(found.front.last().unwrap().assessed.cost, 20.0);
+}
+
+#[test]
+fn each_search_runs_no_more_networks_than_it_may() {
+    const EVALUATIONS: usize = 5;
+    // Evolution meets no network within the limits, random search some of the later ones; they take half of what is predicted,
+    // with which all are within them.
+    let plan = Plan { free: false, evaluations: EVALUATIONS, population: 4, ..PLAN };
+    let (mut calls, mut run) = (0, std::collections::HashSet::new());
+    let cheap = |path: &Path, margins: &Margins| {
+        calls += 1;
+        let is_within = margins.latency < 1.0 || calls > EVALUATIONS * nsga2::LOOKS + 40;
+        let score = if is_within { sum(path) } else { f64::NAN };
+        if is_within {
+            run.insert(path.clone());
+        }
+        Ok::<_, Infallible>(Assessed { score, cost: 1.0 + sum(path), excess: if is_within { 0.0 } else { 0.5 } })
+    };
+    let dear = |paths: &[Path]| {
+        let one = |path: &Path| Dear {
+            score: sum(path),
+            latency_ms: 0.5 * (1.0 + sum(path)),
+            energy_mj: None,
+            predicted_mj: None,
+        };
+        Ok(paths.iter().map(one).collect())
+    };
+    let mut shown = Vec::new();
+    let progress = |done, _| shown.push(done);
+    let Ok(found) = search(&chain(14), &plan, None, cheap, |_| true, dear, progress);
+    assert!(found.margins.latency < CLOSE && !found.front.is_empty() && !found.random.is_empty());
+    assert!(run.len() > EVALUATIONS && run.len() <= 2 * EVALUATIONS, "{}", run.len());
+    assert_eq!(shown.iter().filter(|&&done| done == EVALUATIONS).count(), 2, "both that ran are shown: {shown:?}");
+}
