@@ -133,7 +133,17 @@ fn an_impossible_budget_ends_with_the_fastest_network_and_the_gap() {
     assert_eq!(said["feasible"], false);
     let fastest = said["fastest_ms"].as_f64().unwrap();
     assert!((said["gap_ms"].as_f64().unwrap() - (fastest - 0.001)).abs() < 1e-9);
+    assert!(said["memory"].is_null(), "{said}");
     ran.fails(1, "no network keeps the latency budget of 0.001 ms: the fastest measured, ");
+    assert!(!out.exists());
+    // What became of a memory budget is told here, too.
+    let more = ["--budget", "1us", "--objective", "relu-units", "--memory-budget", "8GiB", "--json"];
+    let said = json(&search(&out, &more).stdout);
+    assert_eq!(
+        (&said["memory"]["budget"], &said["memory"]["exceeded"]),
+        (&(8_u64 << 30).into(), &false.into()),
+        "{said}"
+    );
     assert!(!out.exists());
     // Too low by little: what is nearest by prediction is measured all the same, and it is that which counts.
     let ran = search(&out, &["--objective", "relu-units", "--max-macs", "10"]);

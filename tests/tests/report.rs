@@ -223,6 +223,13 @@ fn an_energy_limit_is_one_on_what_is_measured() {
         main_of(&report).contains("of these, over the energy budget (1)")
             && over.contains("over the energy budget: finalist")
     );
+    // One whose energy was not measured is not known to be over anything.
+    let mut unknown = report.clone();
+    unknown.finalists[1].energy_mj = None;
+    let page = unknown.html();
+    assert!(main_of(&unknown).contains("of these, energy not measured (1)"), "{}", main_of(&unknown));
+    assert!(page.contains("energy not measured: finalist") && page.contains("<td>energy not measured</td>"));
+    assert!(!page.contains("over the energy budget"), "{page}");
     report.finalists.remove(1);
     let chart = |page: &str| page.split("<figure>").nth(1).unwrap().to_owned();
     let steps =

@@ -250,6 +250,16 @@ pub fn shares(supernet: &Supernet, paths: &[Path], winner: &Path) -> Vec<LayerSh
 }
 
 impl SearchReport {
+    /// Whether a network is over the limit on the latency as measured.
+    fn is_over_latency(&self, network: &MeasuredNetwork) -> bool {
+        network.latency.median_ms.is_nan() || network.latency.median_ms > self.limits.latency_ms
+    }
+
+    /// Whether there is a limit on the energy, and that of a network was not measured.
+    fn energy_is_unknown(&self, network: &MeasuredNetwork) -> bool {
+        self.limits.energy_mj.is_some() && network.energy_mj.is_none_or(f64::is_nan)
+    }
+
     /// How far off predictions were, in words; none where that is not worth any.
     pub fn far_off(&self) -> Option<String> {
         /// Networks that take no more than so many times as much are not worth a word.

@@ -1,5 +1,7 @@
 //! What a search with two objectives and limits has met, and the best of it.
 
+use std::cmp::Ordering;
+
 use nasbn_models::Path;
 use serde::Serialize;
 
@@ -47,9 +49,9 @@ impl Assessed {
     /// of equally near ones, such as any two within them, the one whose point does.
     pub fn dominates(&self, other: &Self) -> bool {
         match self.violation().total_cmp(&other.violation()) {
-            std::cmp::Ordering::Less => true,
-            std::cmp::Ordering::Equal => self.point().dominates(&other.point()),
-            std::cmp::Ordering::Greater => false,
+            Ordering::Less => true,
+            Ordering::Equal => self.point().dominates(&other.point()),
+            Ordering::Greater => false,
         }
     }
 }
@@ -79,6 +81,13 @@ impl Entry {
     /// Both objectives.
     pub fn point(&self) -> Point {
         self.assessed.point()
+    }
+
+    /// Less excess first (none is 0), then the cheaper, then by path.
+    pub(crate) fn by_nearness(&self, other: &Self) -> Ordering {
+        let by_excess = self.assessed.overrun().total_cmp(&other.assessed.overrun());
+        let cost = |entry: &Self| if entry.assessed.cost.is_nan() { f64::INFINITY } else { entry.assessed.cost };
+        by_excess.then_with(|| pareto::number_order(cost(self), cost(other))).then_with(|| self.path.cmp(&other.path))
     }
 }
 
@@ -125,11 +134,12 @@ impl Archive {
     /// The network of the least excess (0 if one is within the limits); of equal ones the cheapest, then the first
     /// path. None in an empty archive.
     pub fn nearest(&self) -> Option<&Entry> {
-        self.entries.iter().min_by(|a, b| {
-            let by_excess = a.assessed.overrun().total_cmp(&b.assessed.overrun());
-            let cost = |entry: &Entry| if entry.assessed.cost.is_nan() { f64::INFINITY } else { entry.assessed.cost };
-            by_excess.then_with(|| pareto::number_order(cost(a), cost(b))).then_with(|| a.path.cmp(&b.path))
-        })
+        self.nearest_of(|_| true)
+    }
+
+    /// The [nearest](Self::nearest) of those that `may` names.
+    pub(crate) fn nearest_of(&self, may: impl Fn(&Entry) -> bool) -> Option<&Entry> {
+        self.entries.iter().filter(|entry| may(entry)).min_by(|a, b| a.by_nearness(b))
     }
 
     /// Area that the front dominates down to `reference`: see [`pareto::hypervolume`].

@@ -21,7 +21,7 @@ pub fn exact(supernet: &Supernet, mut assess: impl FnMut(&Path) -> Assessed) -> 
     if supernet.path_count() > ENUMERABLE {
         return None;
     }
-    let mut sieve = Sieve::new(0, 0, 0);
+    let mut sieve = Sieve::new(0, |_| false, 0, 0);
     for path in networks(supernet) {
         let assessed = assess(&path);
         sieve.push(Entry { path, assessed });

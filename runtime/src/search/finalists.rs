@@ -24,6 +24,8 @@ use super::{
 const RANDOM_STREAM: u64 = 4;
 /// Predictions that are too high count as right down to this share: wider limits would let in little.
 const CLOSE: f64 = 0.9;
+/// Excess, a share of the limit, up to which networks may keep it after all: beyond that no prediction is expected to err.
+const NEAR: f64 = 0.1;
 /// Networks that are looked at between two reports of progress.
 const REPORTED: usize = 1 << 10;
 
@@ -65,6 +67,11 @@ impl Margins {
     /// Whether limits with these margins let in networks that those with others kept out.
     fn are_wider_than(&self, other: &Self) -> bool {
         self.latency < CLOSE * other.latency || self.energy < CLOSE * other.energy
+    }
+
+    /// Whether limits with these margins keep out no network that those with others let in.
+    fn let_in_all_of(&self, other: &Self) -> bool {
+        self.latency <= other.latency && self.energy <= other.energy
     }
 }
 
@@ -192,15 +199,17 @@ struct Look {
 }
 
 /// What the first step looks at.
-struct First<'a> {
+struct First<'a, K> {
     supernet: &'a Supernet,
     plan: &'a Plan,
+    /// Whether a path keeps all limits on what is not measured.
+    keeps: &'a K,
     among: Option<&'a [Path]>,
     /// Most networks that are measured.
     most: usize,
 }
 
-impl First<'_> {
+impl<K: Fn(&Path) -> bool> First<'_, K> {
     fn look<E>(
         &self,
         mut cheap: impl FnMut(&Path) -> Result<Assessed, E>,
@@ -214,14 +223,11 @@ impl First<'_> {
             let count = usize::try_from(CanonicalTable::new(supernet).count(supernet)).unwrap_or(usize::MAX);
             return self.look_at_all(Method::Exhaustive, networks(supernet), count, cheap, progress);
         }
-        let Plan { population, evaluations, mutation, seed, .. } = *plan;
-        let options = Nsga2Options { population, evaluations, mutation, seed };
-        let mut all_of = |paths: &[Path]| paths.iter().map(&mut cheap).collect::<Result<Vec<_>, E>>();
-        let archive = evolved(nsga2::nsga2(supernet, &options, &mut all_of, progress))?;
+        let archive = self.evolve(&mut cheap, progress)?;
         // Where every look is dear random search has as many, and proposes the best of them.
         let drawn = match plan.free {
             true => None,
-            false => Some(evolved(nsga2::random_search(supernet, &options, &mut all_of, |_, _| {}))?),
+            false => Some(self.draw(&mut cheap, progress)?),
         };
         let random = match &drawn {
             Some(drawn) => self.best_of(drawn),
@@ -239,7 +245,7 @@ impl First<'_> {
         mut cheap: impl FnMut(&Path) -> Result<Assessed, E>,
         progress: &mut impl FnMut(usize, usize),
     ) -> Result<Look, E> {
-        let mut sieve = Sieve::new(self.most, self.plan.seed, RANDOM_STREAM);
+        let mut sieve = Sieve::new(self.most, self.keeps, self.plan.seed, RANDOM_STREAM);
         for (done, path) in paths.enumerate() {
             if done % REPORTED == 0 {
                 progress(done, count);
@@ -251,22 +257,49 @@ impl First<'_> {
         Ok(Look { method, looked_at: count, archive, random: sample, drawn: None })
     }
 
-    /// Another look within other limits: at what is known, where there is more of that and looks are dear.
-    fn look_again<E>(&self, last: &Look, mut cheap: impl FnMut(&Path) -> Result<Assessed, E>) -> Result<Look, E> {
-        let Some(drawn) = last.drawn.as_ref().filter(|_| last.archive.evaluations() > 0) else {
-            return self.look(cheap, &mut |_, _| {});
+    /// Another look within other limits; where looks are dear, at what is known of a search that has run any network.
+    fn look_again<E>(
+        &self,
+        last: &Look,
+        mut cheap: impl FnMut(&Path) -> Result<Assessed, E>,
+        progress: &mut impl FnMut(usize, usize),
+    ) -> Result<Look, E> {
+        let Some(drawn) = &last.drawn else { return self.look(cheap, &mut |_, _| {}) };
+        let archive = match last.archive.evaluations() {
+            0 => self.evolve(&mut cheap, progress)?,
+            _ => judged_again(&last.archive, &mut cheap)?,
         };
-        let mut again = |archive: &Archive| -> Result<Archive, E> {
-            let of = |entry: &Entry| {
-                let score = entry.assessed.score;
-                // What was passed over stays so: its score would be one more look.
-                let assessed = if score.is_nan() { entry.assessed } else { Assessed { score, ..cheap(&entry.path)? } };
-                Ok(Entry { path: entry.path.clone(), assessed })
-            };
-            Ok(Archive::new(archive.entries().iter().map(of).collect::<Result<_, E>>()?))
+        let drawn = match drawn.evaluations() {
+            0 => self.draw(&mut cheap, progress)?,
+            _ => judged_again(drawn, &mut cheap)?,
         };
-        let (archive, drawn) = (again(&last.archive)?, again(drawn)?);
-        Ok(Look { archive, random: self.best_of(&drawn), drawn: Some(drawn), ..*last })
+        let (looked_at, random) = (archive.entries().len(), self.best_of(&drawn));
+        Ok(Look { method: last.method, looked_at, archive, random, drawn: Some(drawn) })
+    }
+
+    /// Evolution; every network of a batch is assessed here, so that no count can be wrong.
+    fn evolve<E>(
+        &self,
+        cheap: &mut impl FnMut(&Path) -> Result<Assessed, E>,
+        progress: &mut impl FnMut(usize, usize),
+    ) -> Result<Archive, E> {
+        let all_of = |paths: &[Path]| paths.iter().map(&mut *cheap).collect();
+        evolved(nsga2::nsga2(self.supernet, &self.options(), all_of, progress))
+    }
+
+    /// Random search by as many looks.
+    fn draw<E>(
+        &self,
+        cheap: &mut impl FnMut(&Path) -> Result<Assessed, E>,
+        progress: &mut impl FnMut(usize, usize),
+    ) -> Result<Archive, E> {
+        let all_of = |paths: &[Path]| paths.iter().map(&mut *cheap).collect();
+        evolved(nsga2::random_search(self.supernet, &self.options(), all_of, progress))
+    }
+
+    fn options(&self) -> Nsga2Options {
+        let Plan { population, evaluations, mutation, seed, .. } = *self.plan;
+        Nsga2Options { population, evaluations, mutation, seed }
     }
 
     fn best_of(&self, archive: &Archive) -> Vec<Entry> {
@@ -276,8 +309,8 @@ impl First<'_> {
 
 /// Searches in two steps, among all networks or (`among`) the given canonical paths.
 ///
-/// `cheap` gives a canonical path's cheap score, predicted latency (the cost, milliseconds) and excess over all limits if
-/// it takes so many times as much as predicted; `keeps` says whether a path keeps all limits on what is not measured;
+/// `cheap` gives a canonical path's cheap score, predicted latency (the cost, milliseconds) and greatest excess over a limit,
+/// as a share of that, if it takes so many times as much as predicted; `keeps` says whether a path keeps all limits on what is not measured;
 /// `dear` measures paths, in order. `progress` hears how many networks the first step has looked at, and of how many.
 ///
 /// # Errors
@@ -292,14 +325,14 @@ pub fn search<E>(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Found, E> {
     let most = plan.finalists.saturating_mul(1 + plan.replacements);
-    let first = First { supernet, plan, among, most };
-    let mut margins = Margins::NONE;
+    let first = First { supernet, plan, keeps: &keeps, among, most };
+    let (mut margins, mut least) = (Margins::NONE, Margins::NONE);
     let mut look = first.look(|path| cheap(path, &margins), &mut progress)?;
     let front_of = |look: &Look| look.archive.front().into_iter().cloned().collect();
     let (method, mut looked_at, mut front): (_, _, Vec<Entry>) = (look.method, look.looked_at, front_of(&look));
     let found_by = if method == Method::Evolution { FoundBy::Evolution } else { FoundBy::Exhaustive };
     let (mut finalists, mut random): (Vec<Finalist>, Vec<Finalist>) = (Vec::new(), Vec::new());
-    let mut nearest = None;
+    let (mut nearest, mut reached) = (None, false);
     loop {
         let within = finalists.iter().filter(|finalist| finalist.keeps(&plan.budget)).count();
         let wanted = plan.finalists.saturating_sub(within);
@@ -309,9 +342,9 @@ pub fn search<E>(
         let wider = measured_margins.are_wider_than(&margins);
         if room > 0 && measured_margins != margins && (wider || wanted > 0) {
             margins = measured_margins;
-            look = first.look_again(&look, |path| cheap(path, &margins))?;
-            if wider {
-                (looked_at, front) = (look.looked_at, front_of(&look));
+            look = first.look_again(&look, |path| cheap(path, &margins), &mut progress)?;
+            if margins.let_in_all_of(&least) {
+                (looked_at, front, least) = (look.looked_at, front_of(&look), margins);
             }
         }
         let is_new = |entry: &&Entry| finalists.iter().all(|finalist| finalist.path != entry.path);
@@ -324,8 +357,19 @@ pub fn search<E>(
         }
         if group.is_empty() && finalists.is_empty() {
             nearest = look.archive.nearest().cloned();
-            // Predictions err: what is nearest to the limits may keep them after all.
-            group.extend(nearest.clone().filter(|nearest| keeps(&nearest.path)));
+        }
+        // Predictions err: as long as none keeps the budget, what is nearest to the limits may do so after all. It is measured
+        // whatever is predicted of it, at the latest as the last, so that it is known what is the least; others if it is close.
+        let none_keeps = !finalists.iter().chain(&random).any(|finalist| finalist.keeps(&plan.budget));
+        let is_last = !finalists.is_empty() && group.len() == room;
+        if none_keeps && room > 0 && (group.is_empty() || is_last) {
+            let unmeasured = look.archive.nearest_of(|entry| is_new(&entry) && keeps(&entry.path));
+            let unmeasured = unmeasured.filter(|entry| !reached || entry.assessed.excess <= NEAR);
+            if let Some(entry) = unmeasured.filter(|entry| !group.contains(entry)) {
+                group.truncate(room - 1);
+                group.push(entry.clone());
+                reached = true;
+            }
         }
         if group.is_empty() {
             break;
@@ -347,6 +391,17 @@ pub fn search<E>(
     Ok(Found { method, looked_at, front, finalists, random, winner, nearest, margins })
 }
 
+/// The same networks within other limits.
+fn judged_again<E>(archive: &Archive, cheap: &mut impl FnMut(&Path) -> Result<Assessed, E>) -> Result<Archive, E> {
+    let of = |entry: &Entry| {
+        let score = entry.assessed.score;
+        // What was passed over stays so: its score would be one more look.
+        let assessed = if score.is_nan() { entry.assessed } else { Assessed { score, ..cheap(&entry.path)? } };
+        Ok(Entry { path: entry.path.clone(), assessed })
+    };
+    Ok(Archive::new(archive.entries().iter().map(of).collect::<Result<_, E>>()?))
+}
+
 /// Random networks within the limits, by as many looks as the search has.
 fn drawn<E>(
     supernet: &Supernet,
@@ -366,7 +421,6 @@ fn drawn<E>(
     Ok(entries)
 }
 
-/// Every network of a batch is assessed here, so that no count can be wrong.
 fn evolved<E>(result: Result<Archive, Nsga2Error<E>>) -> Result<Archive, E> {
     match result {
         Ok(archive) => Ok(archive),

@@ -70,6 +70,17 @@ pub enum Method {
     Evolution,
 }
 
+impl Method {
+    /// What it looked at, or how, in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Exhaustive => "every network",
+            Self::List => "every network of --paths",
+            Self::Evolution => "evolution",
+        }
+    }
+}
+
 /// Which part of a search met the best network first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -142,6 +142,9 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
+    if matches!(outcome, Err(SearchError::NoScore { .. })) {
+        planned.as_ref().map(Planned::end);
+    }
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(SearchError::Evaluation(failure)) => return Err(failure),
@@ -297,12 +300,7 @@ fn write(
 }
 
 fn print(report: &Report) -> Result<(), Failure> {
-    let method = match report.method {
-        Method::Exhaustive => "every network within the limits",
-        Method::List => "every network of the list within the limits",
-        Method::Evolution => "evolution",
-    };
-    output::line(format!("searched      {} networks ({method})", report.evaluations))?;
+    output::line(format!("searched      {} networks ({})", report.evaluations, report.method.words()))?;
     let row = |name: &str, found: &Found| {
         format!(
             "{name:<13} {}  {:.2} M MACs  {:.3} M params  accuracy {:.2} %",

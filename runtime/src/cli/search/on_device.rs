@@ -18,7 +18,13 @@ use crate::{
         energy::{EnergyMeter, INTERVAL},
         power::Rails,
     },
-    cli::{Exit, Failure, fingerprint, latency, output, outputs, reference::Watched, setup},
+    cli::{
+        Exit, Failure,
+        budget::{Planned, say_json},
+        fingerprint, latency, output, outputs,
+        reference::Watched,
+        setup,
+    },
     indicators::catalogue::Measurement,
     journal,
     latency::{Conditions, LatencyTable, record::Times},
@@ -199,9 +205,10 @@ pub fn run(args: &SearchArgs, objective: &Objective, file: &FsPath, budget: f64)
     // All that there will be is on file: who does not listen to what is said of it leaves nothing behind.
     times.remove()?;
     record.remove()?;
+    let memory = planned.as_ref().map(Planned::end);
     match report {
-        Some(report) => outcome::say(args, &report, planned.as_ref()).map(|()| Exit::Done),
-        None if args.output.json => output::json(&said).and(Err(failure)),
+        Some(report) => outcome::say(args, &report, memory).map(|()| Exit::Done),
+        None if args.output.json => say_json(&said, memory).and(Err(failure)),
         None => Err(failure),
     }
 }

@@ -41,24 +41,31 @@ fn series(mark: Mark, tone: Tone, spots: Vec<Spot>) -> Marked {
 
 fn front(report: &SearchReport) -> String {
     let place = |network: &MeasuredNetwork| (network.latency.median_ms, network.score);
-    let of = |networks: &[MeasuredNetwork], what: &str, over: bool| -> Vec<Spot> {
-        let drawn = networks.iter().filter(|network| is_over_energy(report, network) == over);
-        drawn.map(|network| spot(place(network), what, network)).collect()
+    let of = |networks: &[MeasuredNetwork], what: &str, fault: Option<Fault>| -> Vec<Spot> {
+        let what = fault.map_or_else(|| what.to_owned(), |fault| format!("{}: {what}", fault.words()));
+        let drawn = networks.iter().filter(|network| Fault::of(report, network) == fault);
+        drawn.map(|network| spot(place(network), &what, network)).collect()
     };
-    let mut over = of(&report.finalists, "over the energy budget: finalist", true);
-    over.extend(of(&report.random, "over the energy budget: random search", true));
+    let (mut faulty, mut faults) = (Vec::new(), Vec::new());
+    for fault in [Fault::OverEnergy, Fault::UnknownEnergy] {
+        let lists = [(&report.finalists, "finalist"), (&report.random, "random search")];
+        let spots: Vec<Spot> = lists.into_iter().flat_map(|(list, what)| of(list, what, Some(fault))).collect();
+        if !spots.is_empty() {
+            faults.push(format!("{} ({})", fault.words(), spots.len()));
+        }
+        faulty.extend(spots);
+    }
     let fitted = report.front.iter().map(|p| bare((p.predicted_ms, p.fitted_score))).collect();
     let mut winner = series(Mark::Star, Tone::Ink, vec![spot(place(&report.winner), "winner", &report.winner)]);
     winner.word = "winner".to_owned();
     let all = [
         series(Mark::Dashes, Tone::Faint, fitted),
         series(Mark::Steps, Tone::Faint, best(report).into_iter().map(bare).collect()),
-        series(Mark::Disc, Tone::Faint, over),
-        series(Mark::Diamond, Tone::Orange, of(&report.random, "random search", false)),
-        series(Mark::Disc, Tone::Blue, of(&report.finalists, "finalist", false)),
+        series(Mark::Disc, Tone::Faint, faulty),
+        series(Mark::Diamond, Tone::Orange, of(&report.random, "random search", None)),
+        series(Mark::Disc, Tone::Blue, of(&report.finalists, "finalist", None)),
         winner,
     ];
-    let over = all[2].spots.len();
     let labels = Labels {
         title: "Score over measured latency".to_owned(),
         x: "latency, ms (marks: measured, dashes: predicted)".to_owned(),
@@ -77,8 +84,8 @@ fn front(report: &SearchReport) -> String {
         (key(Mark::Steps, Tone::Faint), "best as measured".to_owned()),
         (key(Mark::Dashes, Tone::Faint), "not measured: front by fitted score and predicted latency".to_owned()),
     ];
-    if over > 0 {
-        keys.push((key(Mark::Disc, Tone::Faint), format!("of these, over the energy budget ({over})")));
+    if !faults.is_empty() {
+        keys.push((key(Mark::Disc, Tone::Faint), format!("of these, {}", faults.join(", "))));
     }
     let words = format!(
         "{} networks were looked at, {} measured end to end on the device. Further {} and to the left is better. Marks and the \
@@ -98,14 +105,33 @@ fn measured_or_computed(report: &SearchReport) -> &'static str {
     if report.decided_by_measurement { "measured" } else { "computed" }
 }
 
-/// Whether a network keeps the latency budget and is over that on the energy, which no axis shows.
-fn is_over_energy(report: &SearchReport, network: &MeasuredNetwork) -> bool {
-    !network.within_budget && network.latency.median_ms <= report.limits.latency_ms
+/// Why a network that keeps the latency budget is no choice, which no axis shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    OverEnergy,
+    UnknownEnergy,
 }
 
-/// Measured networks that no other beats in both, the fastest first: latency and score. Those over the energy budget aside.
+impl Fault {
+    /// That of a network, if it has any.
+    fn of(report: &SearchReport, network: &MeasuredNetwork) -> Option<Self> {
+        if network.within_budget || report.is_over_latency(network) {
+            return None;
+        }
+        Some(if report.energy_is_unknown(network) { Self::UnknownEnergy } else { Self::OverEnergy })
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::OverEnergy => "over the energy budget",
+            Self::UnknownEnergy => "energy not measured",
+        }
+    }
+}
+
+/// Measured networks that no other beats in both, the fastest first: latency and score. Those with a fault aside.
 fn best(report: &SearchReport) -> Vec<(f64, f64)> {
-    let all = report.finalists.iter().chain(&report.random).filter(|network| !is_over_energy(report, network));
+    let all = report.finalists.iter().chain(&report.random).filter(|network| Fault::of(report, network).is_none());
     let all = all.map(|n| (n.latency.median_ms, n.score));
     let mut all: Vec<_> = all.filter(|(ms, score)| ms.is_finite() && score.is_finite()).collect();
     let by_score = |a: f64, b: f64| report.direction.score(b).total_cmp(&report.direction.score(a));

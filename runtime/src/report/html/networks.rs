@@ -48,7 +48,11 @@ pub fn section(report: &SearchReport) -> String {
 fn row(report: &SearchReport, key: &str, network: &MeasuredNetwork, energy: bool) -> String {
     let at = |field: &str| format!("{key}.{field}");
     let class = if network.path == report.winner.path { " class=\"winner\"" } else { "" };
-    let within = if network.within_budget { "kept" } else { "<span class=\"over\">over</span>" };
+    let within = match network.within_budget {
+        true => "kept",
+        false if !report.is_over_latency(network) && report.energy_is_unknown(network) => "energy not measured",
+        false => "<span class=\"over\">over</span>",
+    };
     let energy = match network.energy_mj {
         Some(mj) => format!("<td>{}</td>", figure(&at("energy_mj"), mj, 2)),
         None if energy => "<td><span class=\"none\">–</span></td>".to_owned(),

@@ -151,6 +151,7 @@ fn an_impossible_limit_has_a_fastest_network_and_no_winner() {
         |_, _| {},
     );
     assert!(found.winner.is_none() && found.front.is_empty());
+    assert_eq!(found.finalists.len(), 1, "others are hopeless");
     let nearest = found.nearest.clone().unwrap();
     assert_eq!(nearest.assessed.cost, 3.0);
     assert_eq!(found.fastest().unwrap().dear.latency_ms, 3.0);
@@ -276,4 +277,92 @@ fn energy_has_a_margin_as_latency_has() {
     assert_eq!(found.finalists.len(), 2 * plan.finalists);
     assert!(found.finalists[plan.finalists..].iter().all(|f| f.keeps(&budget)));
     assert_eq!((found.margins.energy, found.winner.unwrap().dear.energy_mj), (2.0, Some(6.0)));
+}
+
+/// A list of networks, each with what is predicted and measured of its latency, milliseconds; the first have the best scores.
+fn listed(plan: &Plan, networks: &[(f64, f64)], keeps: impl Fn(usize) -> bool) -> Found {
+    let list: Vec<Path> = (0..networks.len()).map(|i| Path::new(&[i as u8; 2]).unwrap()).collect();
+    let place = |path: &Path| usize::from(path.choices()[0]);
+    let limit = plan.budget.latency_ms;
+    let cheap = |path: &Path, margins: &Margins| {
+        let (predicted, known) = (networks[place(path)].0, if keeps(place(path)) { 0.0 } else { 0.01 });
+        let excess = (margins.latency * predicted / limit - 1.0).max(known);
+        Ok::<_, Infallible>(Assessed { score: -(place(path) as f64), cost: predicted, excess })
+    };
+    let dear = |paths: &[Path]| {
+        let one = |path: &Path| Dear {
+            score: -(place(path) as f64),
+            latency_ms: networks[place(path)].1,
+            energy_mj: None,
+            predicted_mj: None,
+        };
+        Ok(paths.iter().map(one).collect())
+    };
+    let Ok(found) = search(&chain(2), plan, Some(&list), cheap, |path| keeps(place(path)), dear, |_, _| {});
+    found
+}
+
+#[test]
+fn no_budget_is_impossible_before_the_nearest_networks_were_measured() {
+    let plan = Plan { budget: within(8.0), finalists: 1, ..PLAN };
+    let winner = |found: &Found| found.winner.as_ref().map(|winner| winner.path.choices()[0]);
+    // The first took so much more than predicted that all others are kept out, also the one that keeps the budget.
+    assert_eq!(winner(&listed(&plan, &[(7.9, 8.7), (7.5, 7.7)], |_| true)), Some(1));
+    // So does not the fastest, but the next; one that is over another limit is never measured, though it is nearer.
+    let networks = [(7.9, 8.7), (7.0, 7.0), (7.6, 7.9), (7.5, 8.1), (7.8, 8.5)];
+    let found = listed(&plan, &networks, |i| i != 1);
+    assert_eq!((winner(&found), found.finalists.len()), (Some(2), 3));
+    // Replacements that are all over the budget leave room for the one that is predicted to be the fastest.
+    let networks = [(7.9, 8.7), (7.2, 8.1), (7.05, 8.05), (6.9, 8.04), (6.8, 8.03), (3.0, 3.3)];
+    let found = listed(&plan, &networks, |_| true);
+    assert_eq!((winner(&found), found.finalists.len()), (Some(5), 4));
+    // Where nothing keeps it, what is told is the fastest that is worth a measurement: the others are far from the budget.
+    let found = listed(&plan, &[(7.9, 8.9), (7.8, 8.8), (9.0, 7.0)], |_| true);
+    assert_eq!((winner(&found), found.fastest().unwrap().dear.latency_ms), (None, 8.8));
+}
+
+#[test]
+fn the_front_is_that_within_the_widest_limits() {
+    // Predicted and measured latencies, the best scores first. Within 10 ms as predicted are 1 to 3, of which the last is over
+    // it; with their margin of a half network 0 fits, which takes what is predicted: the margin is 1 again. The next network
+    // makes it 0.8.
+    let networks = [(20.0, 20.0), (10.0, 5.0), (9.9, 4.95), (9.8, 11.76), (5.0, 4.0)];
+    let plan = Plan { budget: within(10.0), finalists: 3, ..PLAN };
+    let found = listed(&plan, &networks, |_| true);
+    let measured: Vec<u8> = found.finalists.iter().map(|f| f.path.choices()[0]).collect();
+    assert_eq!((measured, found.margins.latency), (vec![1, 2, 3, 0, 4], 0.8));
+    assert_eq!(found.front.last().unwrap().assessed.cost, 20.0);
+}
+
+#[test]
+fn each_search_runs_no_more_networks_than_it_may() {
+    const EVALUATIONS: usize = 5;
+    // Evolution meets no network within the limits, random search some of the later ones; they take half of what is predicted,
+    // with which all are within them.
+    let plan = Plan { free: false, evaluations: EVALUATIONS, population: 4, ..PLAN };
+    let (mut calls, mut run) = (0, std::collections::HashSet::new());
+    let cheap = |path: &Path, margins: &Margins| {
+        calls += 1;
+        let is_within = margins.latency < 1.0 || calls > EVALUATIONS * nsga2::LOOKS + 40;
+        let score = if is_within { sum(path) } else { f64::NAN };
+        if is_within {
+            run.insert(path.clone());
+        }
+        Ok::<_, Infallible>(Assessed { score, cost: 1.0 + sum(path), excess: if is_within { 0.0 } else { 0.5 } })
+    };
+    let dear = |paths: &[Path]| {
+        let one = |path: &Path| Dear {
+            score: sum(path),
+            latency_ms: 0.5 * (1.0 + sum(path)),
+            energy_mj: None,
+            predicted_mj: None,
+        };
+        Ok(paths.iter().map(one).collect())
+    };
+    let mut shown = Vec::new();
+    let progress = |done, _| shown.push(done);
+    let Ok(found) = search(&chain(14), &plan, None, cheap, |_| true, dear, progress);
+    assert!(found.margins.latency < CLOSE && !found.front.is_empty() && !found.random.is_empty());
+    assert!(run.len() > EVALUATIONS && run.len() <= 2 * EVALUATIONS, "{}", run.len());
+    assert_eq!(shown.iter().filter(|&&done| done == EVALUATIONS).count(), 2, "both that ran are shown: {shown:?}");
 }

@@ -12,7 +12,7 @@ use crate::{
     board::Board,
     cli::{
         Exit, Failure,
-        budget::{Planned, say_json},
+        budget::{Report as Memory, say_json},
         output,
         search::measure,
         setup,
@@ -28,7 +28,7 @@ use crate::{
     parameters::BnParameters,
     report::{self, BudgetLimits, MeasuredNetwork, PartOfScore, PointOfFront, SearchReport, TableSummary},
     search::{
-        FoundBy, Method,
+        FoundBy,
         finalists::{Budget, Finalist, Found},
     },
     subnet,
@@ -296,20 +296,14 @@ impl Outcome<'_> {
 }
 
 /// Says what was found.
-pub fn say(args: &SearchArgs, report: &SearchReport, planned: Option<&Planned>) -> Result<(), Failure> {
-    let memory = planned.map(Planned::end);
+pub fn say(args: &SearchArgs, report: &SearchReport, memory: Option<Memory>) -> Result<(), Failure> {
     if args.output.json {
         return say_json(report, memory);
     }
     if args.output.quiet {
         return Ok(());
     }
-    let method = match report.method {
-        Method::Exhaustive => "every network of the space",
-        Method::List => "every network of --paths",
-        Method::Evolution => "NSGA-II",
-    };
-    output::line(format!("looked at     {} networks ({method})", report.looked_at))?;
+    output::line(format!("looked at     {} networks ({})", report.looked_at, report.method.words()))?;
     output::line(format!("measured      {} networks, random search's among them", report.measured))?;
     if let Some(words) = report.far_off() {
         output::line(format!("              ({words})"))?;
