@@ -71,12 +71,12 @@ pub enum Method {
 }
 
 impl Method {
-    /// What it looked at, or how, in words.
+    /// What a search within a latency budget looked at, or how, in words.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Exhaustive => "every network",
+            Self::Exhaustive => "every network of the space",
             Self::List => "every network of --paths",
-            Self::Evolution => "evolution",
+            Self::Evolution => "NSGA-II",
         }
     }
 }

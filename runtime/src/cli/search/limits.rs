@@ -300,7 +300,8 @@ fn write(
 }
 
 fn print(report: &Report) -> Result<(), Failure> {
-    output::line(format!("searched      {} networks ({})", report.evaluations, report.method.words()))?;
+    let how = if report.method == Method::Exhaustive { "every network within the limits" } else { "evolution" };
+    output::line(format!("searched      {} networks ({how})", report.evaluations))?;
     let row = |name: &str, found: &Found| {
         format!(
             "{name:<13} {}  {:.2} M MACs  {:.3} M params  accuracy {:.2} %",
