@@ -119,7 +119,9 @@ fn json(ran: &Ran) -> Value {
 fn state(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect();
     files.sort();
-    let kept = files.iter().filter(|p| !text(p).ends_with(".jsonl") && !text(p).ends_with(".lock"));
+    // What a killed run was about to write may be cleared away by any later one.
+    let passing = |p: &Path| text(p).ends_with(".jsonl") || text(p).ends_with(".lock") || text(p).contains(".nasbn-");
+    let kept = files.iter().filter(|p| !passing(p));
     kept.map(|p| (p.file_name().unwrap().into(), fs::read(p).unwrap())).collect()
 }
 

@@ -274,7 +274,10 @@ fn search_rate(
 /// when it has its first checkpoint to write.
 struct Metrics {
     path: PathBuf,
+    /// Once the file is this run's.
     file: Option<File>,
+    /// Whether the run has begun anew: a file that is there is an older run's.
+    anew: bool,
     pending: Vec<u8>,
 }
 
@@ -299,7 +302,7 @@ impl Metrics {
             pending.extend(line.as_bytes());
             pending.push(b'\n');
         }
-        Ok((Self { path: path.to_owned(), file: None, pending }, losses))
+        Ok((Self { path: path.to_owned(), file: None, anew: steps == 0, pending }, losses))
     }
 
     /// What training that failed had to tell, unless the file is still an older run's.
@@ -315,9 +318,20 @@ impl Metrics {
             file.write_all(&self.pending).map_err(failed)?;
             checkpoint()?;
         } else {
-            let staged = atomic::stage(&self.path, &self.pending).map_err(failed)?;
-            checkpoint()?;
-            staged.commit().map_err(failed)?;
+            if self.anew && self.path.exists() {
+                let staged = atomic::stage(&self.path, &self.pending).map_err(failed)?;
+                checkpoint()?;
+                staged.commit().map_err(failed)?;
+            } else {
+                // First, so that a kill loses no line of what a checkpoint holds; lines that go beyond it are cut later.
+                atomic::write(&self.path, &self.pending).map_err(failed)?;
+                if let Err(failure) = checkpoint() {
+                    if self.anew {
+                        let _ = fs::remove_file(&self.path);
+                    }
+                    return Err(failure);
+                }
+            }
             self.file = Some(File::options().append(true).open(&self.path).map_err(failed)?);
         }
         self.pending.clear();
