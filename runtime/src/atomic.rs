@@ -30,15 +30,6 @@ pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     Staged::new(path, contents)?.commit()
 }
 
-/// As [`write()`], up to the rename: the contents are on the disk, and what is at `path` is as it was until
-/// [`Staged::commit`]. Without that nothing is left of them.
-///
-/// # Errors
-/// Any of the steps.
-pub fn stage<'a>(path: &Path, contents: &'a [u8]) -> io::Result<Staged<'a>> {
-    Staged::new(path, contents)
-}
-
 /// Writes several files, each as [`write()`] does: none is replaced before all of them are on the disk.
 ///
 /// # Errors
@@ -74,7 +65,12 @@ enum Place<'a> {
 }
 
 impl<'a> Staged<'a> {
-    fn new(path: &Path, contents: &'a [u8]) -> io::Result<Self> {
+    /// As [`write()`], up to the rename: the contents are on the disk, and what is at `path` is as it was until
+    /// [`Staged::commit`]. Without that nothing is left of them.
+    ///
+    /// # Errors
+    /// Any of the steps.
+    pub fn new(path: &Path, contents: &'a [u8]) -> io::Result<Self> {
         // A link that leads nowhere yet is replaced like a file.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let present = fs::metadata(&target).ok();

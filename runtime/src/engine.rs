@@ -237,15 +237,6 @@ impl Engine {
         self.limit = limit;
     }
 
-    /// Whether there is room for a graph.
-    fn room(&self) -> Result<(), EngineError> {
-        let Some(limit) = self.limit else { return Ok(()) };
-        match resident().map_or(0, |resident| resident.anonymous) {
-            taken if taken.saturating_add(MARGIN_BYTES) > limit => Err(EngineError::NoRoom { taken, limit }),
-            _ => Ok(()),
-        }
-    }
-
     /// Closes what must go before `coming` more sessions are made.
     fn close_for(&mut self, coming: usize) {
         while let Some(graph) = self.kept.excess(coming) {
@@ -298,7 +289,7 @@ impl Engine {
         mut input: impl FnMut(Port) -> Result<Feed<'v>, EngineError>,
         mut output: impl FnMut(Port, SharedTensor) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        self.room()?;
+        room_for(0, self.limit)?;
         self.open(graph)?;
         self.runs += 1;
         let Entry { file, role, inputs, outputs, session, profiled, seen } = &mut self.entries[graph];
@@ -379,6 +370,17 @@ impl Engine {
         self.kept.using(graph);
         Ok(())
     }
+}
+
+/// Refuses work that would take `coming` bytes more and come near to `limit`, where the system ends the process; nothing where
+/// there is none.
+///
+/// # Errors
+/// [`EngineError::NoRoom`].
+pub fn room_for(coming: u64, limit: Option<u64>) -> Result<(), EngineError> {
+    let Some(limit) = limit else { return Ok(()) };
+    let taken = resident().map_or(0, |resident| resident.anonymous).saturating_add(coming);
+    if taken.saturating_add(MARGIN_BYTES) > limit { Err(EngineError::NoRoom { taken, limit }) } else { Ok(()) }
 }
 
 fn too_few() -> EngineError {

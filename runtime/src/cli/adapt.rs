@@ -319,7 +319,7 @@ impl Metrics {
             checkpoint()?;
         } else {
             if self.anew && self.path.exists() {
-                let staged = atomic::stage(&self.path, &self.pending).map_err(failed)?;
+                let staged = atomic::Staged::new(&self.path, &self.pending).map_err(failed)?;
                 checkpoint()?;
                 staged.commit().map_err(failed)?;
             } else {

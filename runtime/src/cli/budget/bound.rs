@@ -3,7 +3,6 @@
 use crate::{
     cli::Failure,
     data::DataError,
-    engine::EngineError,
     memory::{self, Bytes, MARGIN_BYTES, resident},
 };
 
@@ -50,13 +49,6 @@ impl Bound {
         let taken = resident().map_or(0, |resident| resident.anonymous).saturating_add(MARGIN_BYTES);
         self.limit.map_or(self.budget, |limit| self.budget.min(limit.saturating_sub(taken)))
     }
-
-    /// Refuses work that would take so many bytes more and come near to where the system ends the process.
-    pub(super) fn room_for(&self, bytes: u64) -> Result<(), EngineError> {
-        let Some(limit) = self.limit else { return Ok(()) };
-        let taken = resident().map_or(0, |resident| resident.anonymous).saturating_add(bytes);
-        if taken.saturating_add(MARGIN_BYTES) > limit { Err(EngineError::NoRoom { taken, limit }) } else { Ok(()) }
-    }
 }
 
 /// Images that cannot be read, which may be as there is only so much room for them within a bound.
@@ -86,6 +78,7 @@ pub fn refused_images(error: DataError, within: Option<(Bound, u64)>) -> Failure
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::engine::{EngineError, room_for};
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
@@ -109,13 +102,12 @@ mod tests {
 
     #[test]
     fn work_that_would_come_near_to_the_limit_is_refused() {
-        let of = |limit| Bound { budget: u64::MAX, limit };
         let taken = resident().unwrap().anonymous;
-        assert!(of(None).room_for(u64::MAX).is_ok());
-        assert!(of(Some(taken + GIB)).room_for(GIB / 2).is_ok());
-        let refused = of(Some(taken + GIB)).room_for(2 * GIB).unwrap_err();
+        assert!(room_for(u64::MAX, None).is_ok());
+        assert!(room_for(GIB / 2, Some(taken + GIB)).is_ok());
+        let refused = room_for(2 * GIB, Some(taken + GIB)).unwrap_err();
         assert!(matches!(refused, EngineError::NoRoom { taken, .. } if taken > 2 * GIB), "{refused}");
-        assert!(of(Some(u64::MAX - 1)).room_for(u64::MAX).is_err());
+        assert!(room_for(u64::MAX, Some(u64::MAX - 1)).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     cli::{Failure, args::ValidationArgs, setup::Session},
     composite::{self, ReferenceImages, ReferenceOptions},
     data::{BatchList, Dataset, Part},
-    engine::EngineError,
+    engine::{EngineError, room_for},
     latency::{Subject, SubjectError, bench::GROUP},
     memory::{self, Ground, Linear, Measured, Request, Way, Work},
     network::Network,
@@ -161,7 +161,7 @@ impl Scoring<'_> {
 fn network(session: &Session, bound: Bound, path: &Path, batch: u32) -> Result<u64, Failure> {
     let cost = CostTable::new(session.network.supernet()).cost(path);
     let activations = cost.peak_activation_bytes.saturating_mul(batch.into());
-    bound.room_for(activations.saturating_add(MODELS * 4 * cost.params))?;
+    room_for(activations.saturating_add(MODELS * 4 * cost.params), bound.limit)?;
     let before = resident_now()?.now;
     let model = subnet::untrained(&session.bundle, session.network.layout(), path)?;
     let opener = session.network.opener()?;

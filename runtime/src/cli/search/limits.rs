@@ -1,7 +1,6 @@
 //! The network of the highest objective within limits on its costs.
 
 use std::{
-    io,
     path::{Path as FsPath, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -142,13 +141,11 @@ pub fn run(args: &SearchArgs, objective: &Objective) -> Result<Exit, Failure> {
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
-    if matches!(outcome, Err(SearchError::NoScore { .. })) {
-        planned.as_ref().map(Planned::end);
-    }
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(SearchError::Evaluation(failure)) => return Err(failure),
         Err(SearchError::NoScore { evaluated }) => {
+            planned.as_ref().map(Planned::end);
             record.remove()?;
             return Err(Failure::usage(format!("not one of {evaluated} networks has a score that is a number"))
                 .hint("the checkpoint's BatchNorms do not fit the data: adapt again with a lower --rate"));
@@ -294,8 +291,9 @@ fn write(
     let files = subnet::files(&session.bundle, layout, path, parameters, &statistics, normaliser, &extra)?;
     let text = serde_json::to_string_pretty(report).map_err(Failure::usage)?;
     // Scores are on file.
-    let unwritten = |(path, error): (PathBuf, io::Error)| Failure::file(&path, &error).resumable();
-    files.write(out, "winner", &[("result.json", text.as_bytes())]).map_err(unwritten)?;
+    files
+        .write(out, "winner", &[("result.json", text.as_bytes())])
+        .map_err(|error| Failure::from(error).resumable())?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What a latency-aware search has found, said and written.
 
-use std::{collections::HashSet, io, path::PathBuf};
+use std::collections::HashSet;
 
 use nasbn_models::{Path, Supernet, cost::CostTable};
 
@@ -185,8 +185,7 @@ impl Outcome<'_> {
             ("result.json", json.as_bytes()),
         ];
         // Scores and times are on file.
-        let unwritten = |(path, error): (PathBuf, io::Error)| Failure::file(&path, &error).resumable();
-        files.write(out, "winner", &said).map_err(unwritten)?;
+        files.write(out, "winner", &said).map_err(|error| Failure::from(error).resumable())?;
         Ok(())
     }
 
@@ -227,8 +226,6 @@ impl Outcome<'_> {
     /// Why there is no winner.
     pub fn nothing_fits(&self) -> Failure {
         let budget = self.budget();
-        let failure = |message: String, hint: &str| Failure::usage(message).with_exit(Exit::Infeasible).hint(hint);
-        let smaller = "raise the budget by that much, or export a smaller space (--width, --image-size)";
         if self.found.measured().any(|finalist| finalist.keeps(&budget)) {
             let message = "no network within the limits has a score that is a number".to_owned();
             return failure(message, "search for another --objective: this one is not a number here");
@@ -254,7 +251,7 @@ impl Outcome<'_> {
                 fastest.dear.latency_ms - limit,
                 100.0 * (fastest.dear.latency_ms / limit - 1.0)
             );
-            return failure(message, smaller);
+            return failure(message, RAISE);
         }
         self.no_energy_fits(fastest)
     }
@@ -262,7 +259,6 @@ impl Outcome<'_> {
     /// Why there is no winner where the fastest network keeps the latency budget.
     fn no_energy_fits(&self, fastest: &Finalist) -> Failure {
         let (budget, measured) = (self.budget(), self.measured());
-        let failure = |message: String, hint: &str| Failure::usage(message).with_exit(Exit::Infeasible).hint(hint);
         let limit = budget.energy_mj.unwrap_or(f64::INFINITY);
         let Some((frugal, energy)) = self.frugal().and_then(|f| Some((f, f.dear.energy_mj?))) else {
             let message = format!(
@@ -291,8 +287,16 @@ impl Outcome<'_> {
             energy - limit,
             100.0 * (energy / limit - 1.0)
         );
-        failure(message, "raise the budget by that much, or export a smaller space (--width, --image-size)")
+        failure(message, RAISE)
     }
+}
+
+/// What to do about a budget that none keeps.
+const RAISE: &str = "raise the budget by that much, or export a smaller space (--width, --image-size)";
+
+/// A search without a winner.
+fn failure(message: String, hint: &str) -> Failure {
+    Failure::usage(message).with_exit(Exit::Infeasible).hint(hint)
 }
 
 /// Says what was found.
